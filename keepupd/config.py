@@ -1,0 +1,269 @@
+"""The daemon's settings and its campaigns, read from YAML files. A file with a mistake is refused with all its faults.
+
+`load_settings` reads the daemon's file, `load_campaigns` the campaign files it names. What a campaign may say is in
+campaign.py, how faults are worded in checking.py, how lines are found in yamlfile.py.
+"""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, PrivateAttr, ValidationInfo, field_validator
+
+from keepupd.campaign import Campaign
+from keepupd.checking import Model, check, text, wrong
+from keepupd.core.errors import ConfigError
+from keepupd.core.naming import could_meet
+from keepupd.fields import HttpUrl, NearPath, Pause, Seconds, Text, Word
+from keepupd.yamlfile import YamlFile, database_url, from_folder, read_yaml
+
+__all__ = ["Campaign", "Settings", "diff", "json_schema", "load_campaigns", "load_settings"]
+
+Port = Annotated[int, Field(strict=True, ge=0, le=65535)]
+MetadataKey = Annotated[str, text(r"^[A-Za-z][A-Za-z0-9_]*\.[A-Za-z0-9_.-]+$", "must be Category.name")]
+
+
+class Sam(Model):
+    read_url: HttpUrl = Field(
+        description="SAM's address for reading, such as https://sam.example.org:8483/sam/dune/api"
+    )
+    write_url: HttpUrl = Field(
+        default=None, validate_default=True, description="SAM's address for writing (default: read_url)"
+    )
+    experiment: Word = Field(description="Experiment, as SAM knows it")
+    station: Word = Field(description="SAM station that runs the projects")
+    group: Word = Field(
+        default=None, validate_default=True, description="SAM group of projects and definitions (default: experiment)"
+    )
+    user: Word = Field(description="User name that definitions and projects are made under")
+    timeout_s: Seconds = Field(default=60.0, description="Longest wait for one answer, in seconds")
+    patience_s: Seconds = Field(
+        default=120.0, description="How long to ask again before SAM counts as unavailable, in seconds"
+    )
+    bulk: Annotated[int, Field(strict=True, gt=0, le=5000)] = Field(
+        default=500, description="Most files in one question"
+    )
+    campaign_parameter: MetadataKey = Field(
+        default="DUNE.campaign", description="Metadata key that holds the campaign's name in each output"
+    )
+
+    @field_validator("read_url", "write_url", mode="after")
+    @classmethod
+    def _no_slash_at_the_end(cls, url: str) -> str:
+        return url.rstrip("/")
+
+    @field_validator("write_url", mode="before")
+    @classmethod
+    def _same_url(cls, url: object, info: ValidationInfo) -> object:
+        return info.data.get("read_url", "http://unknown") if url is None else url
+
+    @field_validator("group", mode="before")
+    @classmethod
+    def _same_name(cls, group: object, info: ValidationInfo) -> object:
+        return info.data.get("experiment", "unknown") if group is None else group
+
+
+class LocalBatch(Model):
+    kind: Literal["local"] = Field(description="local: keepup-batch on this machine")
+    directory: NearPath = Field(description="The directory keepup-batch was started with")
+
+
+class Polls(Model):
+    pass_s: Seconds = Field(
+        default=30.0, description="Seconds between looks at the batch system, with decisions and effects"
+    )
+    inputs_s: Seconds = Field(default=60.0, description="Seconds between looks for new input files in SAM")
+    outputs_s: Seconds = Field(default=60.0, description="Seconds between looks for declared outputs in SAM")
+    sweep_s: Seconds = Field(default=3600.0, description="Seconds between full comparisons of SAM with the database")
+    operator_s: Seconds = Field(default=2.0, description="Seconds between looks for what keepupctl asked for")
+    problem_definitions_min_s: Pause = Field(
+        default=3600.0, description="Least seconds between two changes of a campaign's problem definitions"
+    )
+    lost_after_s: Pause = Field(
+        default=600.0, description="Seconds a job must be absent from the batch system to count as lost"
+    )
+
+
+class Http(Model):
+    host: Text = Field(default="127.0.0.1", description="Address that metrics and health are served on")
+    port: Port = Field(default=9617, description="Port of metrics and health; 0 takes any free one")
+
+
+class Worker(Model):
+    python: Text = Field(default="python3", description="Python 3.6 or later on the nodes that runs the worker")
+    schemas: Annotated[str, text(r"^[a-z]+(,[a-z]+)*$", "must be schemes with commas, such as file,root")] = Field(
+        default="file,root,https", description="URL schemes the nodes can read, the best first"
+    )
+    timeout_s: Seconds = Field(default=60.0, description="Longest wait of a job for one answer of SAM, in seconds")
+    patience_s: Seconds = Field(
+        default=600.0, description="How long a job asks SAM again before it gives up, in seconds"
+    )
+    stage_patience_s: Seconds = Field(
+        default=3600.0, description="How long a job waits for a file to be staged, in seconds"
+    )
+    fetch_patience_s: Seconds = Field(
+        default=600.0, description="How long a job tries to copy its input in, in seconds"
+    )
+    copy_patience_s: Seconds = Field(
+        default=600.0, description="How long a job tries to copy its output out, in seconds"
+    )
+
+
+class Settings(Model):
+    """The daemon's own file, keepupd.yaml."""
+
+    name: Annotated[str, text(r"^[a-z0-9-]{1,40}$", "must be 1 to 40 lower-case letters, digits and -")] = Field(
+        description="The daemon's name; in the tag of every job, so never change it while jobs run"
+    )
+    state_dir: NearPath = Field(description="Directory of the daemon's own files; relative to this file")
+    database: str = Field(
+        default=None,
+        validate_default=True,
+        description="sqlite:///PATH or postgresql+psycopg://USER@HOST/NAME (default: keepupd.db in state_dir)",
+    )
+    campaigns: list[Text] = Field(
+        min_length=1, description="Campaign files: paths, directories or patterns such as campaigns/*.yaml"
+    )
+    sam: Sam = Field(description="The data catalog")
+    batch: LocalBatch = Field(description="The batch system")
+    polls: Polls = Field(default=Polls(), description="How often to look, in seconds")
+    http: Http = Field(default=Http(), description="Where metrics and health are served")
+    worker: Worker = Field(default=Worker(), description="How jobs behave on the nodes")
+    causes: NearPath | None = Field(default=None, description="Another table of causes than keepupd's own")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="Least level that is logged"
+    )
+    _file: Path = PrivateAttr(default=Path("keepupd.yaml"))
+
+    @property
+    def file(self) -> Path:
+        """The file these settings were read from."""
+        return self._file
+
+    @field_validator("database", mode="before")
+    @classmethod
+    def _whole_url(cls, given: object, info: ValidationInfo) -> str:
+        state_dir = info.data.get("state_dir", Path())
+        try:
+            return database_url(given, state_dir, (info.context or {}).get("folder", Path()))
+        except ValueError as error:
+            raise wrong(str(error)) from None
+
+
+def load_settings(path: Path | str) -> Settings:
+    """Read the daemon's file. Raises ConfigError with every fault of it."""
+    file = read_yaml(Path(path).absolute())
+    settings, faults = check(Settings, file)
+    if settings is None:
+        raise ConfigError(path, faults)
+    settings._file = file.path
+    return settings
+
+
+# --- campaigns ----------------------------------------------------------------------------------------------------
+
+
+def load_campaigns(settings: Settings) -> list[Campaign]:
+    """Read all campaign files, by name. Raises ConfigError with every fault of all files, also between two of them."""
+    files, faults = _campaign_files(settings)
+    found: list[tuple[Campaign, YamlFile]] = []
+    for path in files:
+        try:
+            file = read_yaml(path)
+        except ConfigError as error:
+            faults += error.faults
+            continue
+        campaign, wrongs = check(Campaign, file)
+        faults += wrongs
+        found += [(campaign, file)] if campaign else []
+    faults += _clashes(found)
+    if faults:
+        raise ConfigError(settings.file, faults)
+    return sorted((campaign for campaign, _ in found), key=lambda campaign: campaign.name)
+
+
+def _campaign_files(settings: Settings) -> tuple[list[Path], list[str]]:
+    files: dict[Path, Path] = {}  # a file named twice is read once
+    faults = []
+    for number, given in enumerate(settings.campaigns):
+        path = from_folder(settings.file.parent, given)
+        if path.is_dir():
+            matches = [*path.glob("*.yaml"), *path.glob("*.yml")]
+        else:
+            matches = [*Path(path.anchor).glob(str(path.relative_to(path.anchor)))]
+        if not matches and not path.is_dir():  # an empty directory is well: campaigns come later
+            faults.append(read_yaml(settings.file).fault(("campaigns", number), f"there is no file {path}"))
+        files |= {match.resolve(): match for match in sorted(matches)}
+    return list(files.values()), faults
+
+
+def _clashes(found: list[tuple[Campaign, YamlFile]]) -> Iterable[str]:
+    """What is wrong between campaigns: the same name, the same definition made twice, file names that could meet."""
+    names: dict[str, str] = {}
+    made: dict[str, str] = {}
+    for number, (campaign, file) in enumerate(found):
+        here = f"{file.path}:{file.line(('name',))}"
+        if campaign.name in names:
+            yield file.fault(("name",), f"{campaign.name!r} is taken by {names[campaign.name]}")
+            continue
+        names[campaign.name] = here
+        for place, definition in _definitions_made(campaign):
+            if definition in made:
+                yield file.fault(place, f"definition {definition!r} is made by {made[definition]} too")
+            made.setdefault(definition, f"{file.path}:{file.line(place)}")
+        for other, other_file in found[:number]:
+            if other.name != campaign.name and _names_meet(campaign, other):
+                yield file.fault(
+                    ("name",),
+                    f"output names could equal those of {other.name!r} ({other_file.path}); give it another end",
+                )
+
+
+def _definitions_made(campaign: Campaign) -> Iterable[tuple[tuple[str | int, ...], str]]:
+    if campaign.input.query is not None:
+        yield ("input", "query"), campaign.input.definition
+    once = {name: number for number, output in enumerate(campaign.outputs) for name in output.definitions}
+    for name, number in once.items():
+        yield ("outputs", number, "definitions"), name
+
+
+def _names_meet(one: Campaign, other: Campaign) -> bool:
+    return any(
+        could_meet((a.name, one.name, a.label), (b.name, other.name, b.label))
+        for a in one.outputs
+        for b in other.outputs
+    )
+
+
+# --- schema and differences ---------------------------------------------------------------------------------------
+
+
+def json_schema(kind: Literal["campaign", "daemon"] = "campaign") -> dict[str, Any]:
+    """JSON schema of a campaign file or of the daemon's file, for editors that complete and explain."""
+    model: type[Model] = Campaign if kind == "campaign" else Settings
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **model.model_json_schema()}
+
+
+def diff(old_json: str, new_json: str) -> list[str]:
+    """What differs between two `Campaign.as_json()`, a line each: `resources.memory_mib: 2000 → 3000`."""
+    old, new = dict(_flat(json.loads(old_json))), dict(_flat(json.loads(new_json)))
+    keys = [*old, *(key for key in new if key not in old)]
+    return [f"{key}: {_shown(old, key)} → {_shown(new, key)}" for key in keys if old.get(key) != new.get(key)]
+
+
+def _flat(value: Any, path: str = "") -> Iterable[tuple[str, Any]]:
+    if isinstance(value, dict) and value:
+        for key, inner in value.items():
+            yield from _flat(inner, f"{path}.{key}".lstrip("."))
+    elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
+        for number, inner in enumerate(value):
+            yield from _flat(inner, f"{path}[{number}]")
+    else:
+        yield path, value
+
+
+def _shown(flat: dict[str, Any], key: str) -> str:
+    words = json.dumps(flat[key], ensure_ascii=False) if key in flat else "(none)"
+    words = words[1:-1] if words.startswith('"') and len(words) > 2 else words
+    return words if len(words) <= 60 else words[:57] + "..."
