@@ -1,0 +1,1 @@
+"""The memory of keepupd: tables, the reads, and apply(), the one way a state changes."""

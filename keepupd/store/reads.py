@@ -1,0 +1,184 @@
+"""The questions the daemon asks of its memory, each answered by an index and bounded by a limit."""
+
+from collections.abc import Collection, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, and_, exists, func, or_, select
+
+from keepupd.core.model import LIVE_JOB, JobState, Unit
+from keepupd.store.store import UNIT_COLUMNS, unit_of
+from keepupd.store.tables import AnyRow, attempts, counters, files, jobs, launches, outbox, polls, units
+
+ENDED_JOB = (JobState.LEFT, JobState.HELD, JobState.LOST)
+
+
+def launchable(db: Connection, campaign_id: int, now: datetime, limit: int) -> list[Unit]:
+    """Pending units that are due, oldest first: not what an older launch may still deliver, nor what left SAM."""
+    open_attempt = exists().where(attempts.c.unit_id == units.c.id, attempts.c.outcome == "")
+    rows = db.execute(
+        select(*UNIT_COLUMNS)
+        .where(units.c.campaign_id == campaign_id, units.c.state == "pending", units.c.due <= now, ~open_attempt)
+        .order_by(units.c.due, units.c.id)
+        .limit(limit)
+    )
+    return [unit_of(row) for row in rows]
+
+
+def due_units(db: Connection, campaign_id: int, states: Collection[str], now: datetime, limit: int) -> list[Unit]:
+    """Units of these states whose time has come; not while a job of theirs is still to be removed."""
+    removing = exists().where(outbox.c.key == units.c.id, outbox.c.effect == "remove_job")
+    rows = db.execute(
+        select(*UNIT_COLUMNS)
+        .where(units.c.campaign_id == campaign_id, units.c.state.in_(states), units.c.due <= now, ~removing)
+        .order_by(units.c.due)
+        .limit(limit)
+    )
+    return [unit_of(row) for row in rows]
+
+
+def units_by_id(db: Connection, ids: Collection[int]) -> list[Unit]:
+    return [unit_of(row) for row in db.execute(select(*UNIT_COLUMNS).where(units.c.id.in_(ids)))]
+
+
+def units_of_launch(db: Connection, launch_id: int, open_only: bool = False) -> list[tuple[Unit, AnyRow]]:
+    """Each unit of a launch with its attempt there."""
+    query = (
+        select(*UNIT_COLUMNS, attempts)
+        .join(attempts, attempts.c.unit_id == units.c.id)
+        .where(attempts.c.launch_id == launch_id)
+        .order_by(units.c.id)
+    )
+    if open_only:
+        query = query.where(attempts.c.outcome == "")
+    return [(unit_of(row), row) for row in db.execute(query)]
+
+
+def files_by_unit(db: Connection, unit_ids: Collection[int]) -> dict[int, list[AnyRow]]:
+    """Input files of units."""
+    found: dict[int, list[AnyRow]] = {}
+    for row in db.execute(select(files).where(files.c.unit_id.in_(unit_ids)).order_by(files.c.file_id)):
+        found.setdefault(row.unit_id, []).append(row)
+    return found
+
+
+def tried_by(db: Connection, launch_id: int, number: int, inputs: Collection[str]) -> list[tuple[Unit, int]]:
+    """The unit that a job of this launch tried, with its attempt's id: by its number, or by the file it was given."""
+    by_file = and_(attempts.c.job_number.is_(None), units.c.id.in_(
+        select(files.c.unit_id).join(launches, launches.c.campaign_id == files.c.campaign_id)
+        .where(launches.c.id == launch_id, files.c.name.in_(inputs))))  # fmt: skip
+    rows = db.execute(
+        select(*UNIT_COLUMNS, attempts.c.id.label("attempt_id"))
+        .join(attempts, attempts.c.unit_id == units.c.id)
+        .where(attempts.c.launch_id == launch_id, or_(attempts.c.job_number == number, by_file))
+        .limit(1)
+    )
+    return [(unit_of(row), row.attempt_id) for row in rows]
+
+
+def repeats(db: Connection, unit_ids: Collection[int]) -> dict[tuple[int, str], int]:
+    """How often each cause has struck each of these units."""
+    rows = db.execute(
+        select(attempts.c.unit_id, attempts.c.cause, func.count())
+        .where(attempts.c.unit_id.in_(unit_ids), attempts.c.cause != "")
+        .group_by(attempts.c.unit_id, attempts.c.cause)
+    )
+    return {(unit_id, cause): n for unit_id, cause, n in rows}
+
+
+def open_launches(db: Connection, campaign_id: int | None = None) -> Sequence[AnyRow]:
+    query = select(launches).where(launches.c.closed.is_(None)).order_by(launches.c.id)
+    if campaign_id is not None:
+        query = query.where(launches.c.campaign_id == campaign_id)
+    return db.execute(query).all()
+
+
+def ended_jobs(db: Connection, limit: int) -> Sequence[AnyRow]:
+    """Jobs that left, are held or were lost, whose end is not judged yet."""
+    return db.execute(
+        select(jobs, launches.c.key, launches.c.campaign_id, launches.c.settings.label("settings"))
+        .join(launches, launches.c.id == jobs.c.launch_id)
+        .where(jobs.c.judged.is_(False), jobs.c.state.in_(ENDED_JOB))
+        .order_by(jobs.c.launch_id, jobs.c.number)
+        .limit(limit)
+    ).all()
+
+
+def live_jobs(db: Connection, campaign_id: int) -> dict[str, int]:
+    """Number of a campaign's jobs by state: wanted, idle and running."""
+    rows = db.execute(
+        select(jobs.c.state, func.count())
+        .join(launches, launches.c.id == jobs.c.launch_id)
+        .where(launches.c.closed.is_(None), launches.c.campaign_id == campaign_id)
+        .where(jobs.c.judged.is_(False), jobs.c.state.in_(LIVE_JOB))
+        .group_by(jobs.c.state)
+    )
+    return dict(rows.all())
+
+
+def live_by_launch(db: Connection) -> dict[int, int]:
+    """Number of jobs not judged yet, by launch; launches without one are left out."""
+    rows = db.execute(select(jobs.c.launch_id, func.count()).where(jobs.c.judged.is_(False)).group_by(jobs.c.launch_id))
+    return dict(rows.all())
+
+
+def unjudged_jobs(db: Connection) -> Sequence[AnyRow]:
+    """Every job the batch system should still show, or whose end we have yet to judge."""
+    return db.execute(
+        select(jobs, launches.c.key, launches.c.submitted)
+        .join(launches, launches.c.id == jobs.c.launch_id)
+        .where(jobs.c.judged.is_(False))
+    ).all()
+
+
+def counts(db: Connection, campaign_id: int) -> dict[str, int]:
+    """Files of a campaign by state, from the counters."""
+    rows = db.execute(
+        select(counters.c.state, func.sum(counters.c.n))
+        .where(counters.c.campaign_id == campaign_id)
+        .group_by(counters.c.state)
+    )
+    return {state: int(n) for state, n in rows if n}
+
+
+def due_effects(db: Connection, now: datetime, limit: int) -> Sequence[AnyRow]:
+    """The first undone effect of each key, when it is due and not parked."""
+    first = select(func.min(outbox.c.id)).group_by(outbox.c.key, _family())
+    return db.execute(
+        select(outbox)
+        .where(outbox.c.id.in_(first), outbox.c.due <= now, outbox.c.parked.is_(None))
+        .order_by(outbox.c.id)
+        .limit(limit)
+    ).all()
+
+
+def _family() -> Any:
+    """Keys of launches and of units are different numbers: order holds within each."""
+    return or_(outbox.c.effect == "submit", outbox.c.effect == "close")
+
+
+def poll_is_good(db: Connection, name: str, since: datetime) -> bool:
+    """Has this poll had an answer since then, and none missing after it?"""
+    row = db.execute(select(polls).where(polls.c.name == name)).first()
+    return bool(row and row.good and row.good >= since and (row.failed is None or row.failed <= row.good))
+
+
+def has_rivals(db: Connection, unit_ids: Collection[int]) -> set[int]:
+    """Units with more than one attempt that may have left a copy of the output."""
+    rows = db.execute(
+        select(attempts.c.unit_id)
+        .where(attempts.c.unit_id.in_(unit_ids), attempts.c.outcome != "not_delivered")
+        .group_by(attempts.c.unit_id)
+        .having(func.count() > 1)
+    )
+    return {unit_id for (unit_id,) in rows}
+
+
+def attempts_of(db: Connection, unit_id: int) -> Sequence[AnyRow]:
+    """Every attempt at a unit that SAM delivered, oldest first, with its launch's key."""
+    return db.execute(
+        select(attempts, launches.c.key)
+        .join(launches, launches.c.id == attempts.c.launch_id)
+        .where(and_(attempts.c.unit_id == unit_id, attempts.c.outcome != "not_delivered"))
+        .order_by(attempts.c.id)
+    ).all()
