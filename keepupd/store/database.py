@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 from sqlalchemy import Connection, Engine, create_engine, event, text
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DatabaseError, OperationalError
 
 from keepupd.core.errors import SchemaError, StoreUnavailable
 from keepupd.store.tables import SCHEMA
@@ -100,10 +100,10 @@ def _typed_errors(doing: str) -> Iterator[None]:
         yield
     except OperationalError as error:
         raise StoreUnavailable(f"the database failed at {doing!r}: {error.orig}", _remedy(str(error.orig))) from error
-    except DBAPIError as error:
-        if error.connection_invalidated:
-            raise StoreUnavailable(f"the database went away at {doing!r}: {error.orig}", "it is tried again") from error
-        raise
+    except DatabaseError as error:
+        if not (error.connection_invalidated or "not a database" in str(error.orig) or "malformed" in str(error.orig)):
+            raise
+        raise StoreUnavailable(f"the database failed at {doing!r}: {error.orig}", _remedy(str(error.orig))) from error
 
 
 def _remedy(words: str) -> str:
@@ -111,6 +111,8 @@ def _remedy(words: str) -> str:
         return "another process holds it (`fuser FILE`); the next pass tries again"
     if "full" in words or "disk I/O" in words:
         return "free space on the disk of the database; the next pass tries again"
+    if "not a database" in words or "malformed" in words:
+        return "stop the daemon, move the database's files away and start it: keepupd rebuilds them from SAM and batch"
     return "the next pass tries again; if it goes on, see the database's own log"
 
 

@@ -168,7 +168,7 @@ attempts = Table(
     Column("signal", Integer),
     Column("host", String(255), nullable=False, default=""),
     Column("started", UtcTime),
-    Column("ended", UtcTime),
+    Column("ended", UtcTime, index=True),
     Column("peak_mib", Integer),
     Column("evidence", Text, nullable=False, default=""),  # directory with report and logs
 )  # fmt: skip

@@ -420,13 +420,14 @@ class LocalStore(object):
         self.url, self.directory = directory_url, unquote_to_bytes(urlsplit(directory_url).path)
 
     def make(self):
-        """Make our directory, not those above it: where they are missing, a file system is not mounted."""
-        try:
-            os.mkdir(self.directory)
-        except FileExistsError:
-            pass
-        except OSError as error:
-            raise disk_failure(error, "making " + self.url) from error
+        """Make our directory and the launch's, none above: where those are missing, a file system is not mounted."""
+        for directory in (os.path.dirname(self.directory), self.directory):
+            try:
+                os.mkdir(directory)
+            except FileExistsError:
+                pass
+            except OSError as error:
+                raise disk_failure(error, "making " + self.url) from error
 
     def put(self, path, name, size, sums):
         """Copy in under a temporary name, read back and compare, then give the final name."""
@@ -449,10 +450,11 @@ class LocalStore(object):
                 os.unlink(os.path.join(self.directory, leftover))
             except FileNotFoundError:
                 pass
-        try:
-            os.rmdir(self.directory)
-        except OSError:
-            pass                            # another output of this job is in there
+        for directory in (self.directory, os.path.dirname(self.directory)):
+            try:
+                os.rmdir(directory)
+            except OSError:
+                return                      # another output is in there
 
 
 class XrootdStore(object):
@@ -1095,9 +1097,13 @@ class Job(object):
             raise
         return "; ".join(output["url"] for output in self.report["outputs"])
 
+    def own_directory(self):
+        """Below the output location, for this job start alone: `/LAUNCH/NUMBER-ab12cd`."""
+        return "/%s/%s-%s" % (*self.key.rpartition(".")[::2], self.start)
+
     def copy_one(self, index):
         output, spec = self.report["outputs"][index], self.order["outputs"][index]
-        directory, patience_s = "/%s-%s" % (self.key, self.start), self.limits["copy_patience_s"]
+        directory, patience_s = self.own_directory(), self.limits["copy_patience_s"]
         place = store_at(spec["url"].rstrip("/") + directory, max(patience_s, 10))
         sums = dict(item.split(":", 1) for item in output["checksum"])
         output.update(location=spec["location"].rstrip("/") + directory, url=place.url + "/" + quote(output["name"]))
@@ -1117,7 +1123,7 @@ class Job(object):
 
     def remove_copy(self, output, spec):
         try:
-            store_at(spec["url"].rstrip("/") + "/%s-%s" % (self.key, self.start), 30).remove(output["name"])
+            store_at(spec["url"].rstrip("/") + self.own_directory(), 30).remove(output["name"])
         except (Failure, OSError) as error:
             log("warning: could not remove %s: %s" % (output["url"], error))
 

@@ -31,7 +31,7 @@ def test_a_reco_job_declares_what_it_made_and_makes_no_call_too_many(node, sam):
     assert record["application"] == {"family": "keepup", "name": "reco", "version": "v1"}
     assert record["DUNE.campaign"] == "dune_x" and record["file_format"] == "root"
     assert sam.locations["run1.root.out"] == [f"demo:{copy.parent}"] == [done.output["location"]]
-    assert copy.read_bytes() == node.root_bytes and copy.parent.name.startswith("L.1-")
+    assert copy.read_bytes() == node.root_bytes and copy.parent.name.startswith("1-")
     assert unquote(done.output["url"]) == f"file://{copy}" and done.output["state"] == "located"
     assert sam.status == {"run1.root": "consumed"} and sam.process_status == "completed"
     assert sam.process_form["description"] == "L.1" and sam.process_form["filelimit"] == "1"

@@ -184,6 +184,7 @@ def upgrade():
         ),
         sa.PrimaryKeyConstraint("id"),
     )
+    op.create_index(op.f("ix_attempts_ended"), "attempts", ["ended"], unique=False)
     op.create_index(op.f("ix_attempts_launch_id"), "attempts", ["launch_id"], unique=False)
     op.create_index(op.f("ix_attempts_unit_id"), "attempts", ["unit_id"], unique=False)
     op.create_table(

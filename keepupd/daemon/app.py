@@ -1,0 +1,209 @@
+"""Put the daemon together: configuration -> objects -> schedule, and signals. Read this first, then passes.py."""
+
+import fcntl
+import logging
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import FrameType
+
+from apscheduler.schedulers.background import BackgroundScheduler
+
+from keepupd.clients.batch import Batch
+from keepupd.clients.local import LocalBatch
+from keepupd.clients.sam import Sam
+from keepupd.clients.storage import LocalStorage
+from keepupd.config import Settings, load_campaigns, load_settings
+from keepupd.core.causes import Causes, load_causes
+from keepupd.core.chart import Chart, charts_dir, load_chart
+from keepupd.core.errors import AlreadyRunning, KeepupError
+from keepupd.daemon import courier, life
+from keepupd.daemon.clockwatch import ClockWatch
+from keepupd.daemon.effects import EFFECTS
+from keepupd.daemon.keeper import Keeper, say
+from keepupd.daemon.metrics import Metrics
+from keepupd.daemon.passes import Passes
+from keepupd.daemon.web import Pulse, WebServer, make_app
+from keepupd.store.database import Database, check_schema, schema_version
+from keepupd.store.upgrade import upgrade
+
+GUARDS = frozenset({"alone", "has_rivals", "tries_left", "used_up"})
+SILENT_PASSES = 10  # missed passes after which /healthz says no
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+def load_charts() -> tuple[Chart, Chart]:
+    """The file's and the campaign's chart. Raises ChartError with every fault."""
+    folder = charts_dir()
+    return (
+        load_chart(folder / "file.yaml", frozenset(EFFECTS), GUARDS),
+        load_chart(folder / "campaign.yaml", frozenset(), frozenset()),
+    )
+
+
+def load_rules(settings: Settings, file_chart: Chart) -> Causes:
+    events = frozenset(event for _, event, _ in file_chart.edges())
+    return load_causes(settings.causes or charts_dir() / "causes.yaml", events)
+
+
+def connect_sam(settings: Settings) -> Sam:
+    sam = settings.sam
+    return Sam(
+        sam.read_url, sam.write_url, experiment=sam.experiment, station=sam.station, group=sam.group, user=sam.user,
+        timeout_s=sam.timeout_s, patience_s=sam.patience_s, bulk=sam.bulk,
+    )  # fmt: skip
+
+
+def connect_batch(settings: Settings) -> Batch:
+    return LocalBatch(settings.batch.directory)
+
+
+def make_keeper(settings: Settings, database: Database) -> Keeper:
+    """All that passes need; nothing outside is asked yet."""
+    file_chart, campaign_chart = load_charts()
+    return Keeper(
+        settings, database, file_chart, campaign_chart, load_rules(settings, file_chart),
+        connect_sam(settings), connect_batch(settings), LocalStorage(),
+    )  # fmt: skip
+
+
+@contextmanager
+def only_daemon(state_dir: Path) -> Iterator[None]:
+    """Hold the state directory alone. Raises AlreadyRunning, naming who holds it."""
+    state_dir.mkdir(parents=True, exist_ok=True)
+    with (state_dir / "keepupd.lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.seek(0)
+            holder = lock.read().strip() or "another process"
+            raise AlreadyRunning(
+                f"{state_dir} is held by {holder}", "stop that daemon first: there is one for each database"
+            ) from None
+        lock.truncate(0)
+        lock.write(f"pid {os.getpid()} on {socket.gethostname()} since {utc_now():%Y-%m-%d %H:%M:%S} UTC\n")
+        lock.flush()
+        yield
+
+
+def open_database(settings: Settings) -> Database:
+    """The database, made anew where there is none. Raises SchemaError when it fits another keepupd."""
+    settings.state_dir.mkdir(parents=True, exist_ok=True)
+    database = Database(settings.database)
+    with database.read() as db:
+        empty = schema_version(db) is None
+    if empty:
+        upgrade(database)
+    with database.read() as db:
+        check_schema(db, settings.file)
+    return database
+
+
+class Daemon:
+    """The running daemon: a schedule of passes and the courier, a web server, and what signals do."""
+
+    def __init__(self, config: Path, settings: Settings, database: Database, clock: Callable[[], datetime] = utc_now):
+        self.config, self.settings, self.clock = config, settings, clock
+        self.keeper = make_keeper(settings, database)
+        self.metrics = Metrics(database, clock)
+        self.keeper.observe_poll = self.metrics.observe_poll
+        self.keeper.observe_effect = self.metrics.observe_effect
+        self.keeper.count_attempts = self.metrics.count_attempts
+        self.keeper.count_moves = self.metrics.count_moves
+        self.passes = Passes(self.keeper)
+        self.pulse = Pulse(clock, timedelta(seconds=max(60.0, SILENT_PASSES * settings.polls.pass_s)))
+        self.web = WebServer(make_app(self.metrics.registry, self.pulse), settings.http.host, settings.http.port)
+        self.clock_watch = ClockWatch(database, clock)
+        self.leaving, self.reload = threading.Event(), threading.Event()
+        self.scheduler = BackgroundScheduler(timezone=UTC)
+
+    def run(self) -> None:
+        """Until SIGTERM or SIGINT. The pass at work ends first."""
+        life.take_up(self.keeper, load_campaigns(self.settings), self.clock())
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._leave)
+        signal.signal(signal.SIGHUP, self._ask_reload)
+        self._schedule()
+        self.web.start()
+        self.scheduler.start()
+        say("started", daemon=self.settings.name, campaigns=len(self.keeper.campaigns), config=self.config)
+        self.leaving.wait()
+        say("leaving; the pass at work ends first", daemon=self.settings.name)
+        self.scheduler.shutdown(wait=True)
+        self.web.stop()
+
+    def _schedule(self) -> None:
+        polls = self.settings.polls
+        rhythm: Sequence[tuple[Callable[[datetime], object], float]] = (
+            (self.passes.operator, polls.operator_s), (self.passes.inputs, polls.inputs_s), (self._pass, polls.pass_s),
+            (self.passes.outputs, polls.outputs_s), (self._courier, min(polls.pass_s, polls.operator_s)),
+        )  # fmt: skip
+        for work, seconds in rhythm:
+            # Left alone, APScheduler skips a run that is over 1 s late, and runs a slow one twice at once.
+            self.scheduler.add_job(
+                self._safely(work), "interval", seconds=seconds, max_instances=1, coalesce=True,
+                misfire_grace_time=None, next_run_time=datetime.now(UTC), id=work.__name__,
+            )  # fmt: skip
+
+    def _safely(self, work: Callable[[datetime], object]) -> Callable[[], None]:
+        """APScheduler swallows what a job raises: say it here. /healthz and the age of the last pass show it too."""
+
+        def run() -> None:
+            try:
+                work(self.clock())
+            except KeepupError as error:
+                say("pass failed", logging.ERROR, part=work.__name__, why=error.problem, remedy=error.remedy)
+            except Exception:
+                logging.getLogger("keepupd").exception("pass failed part=%s: a fault in keepupd itself", work.__name__)
+
+        return run
+
+    def _pass(self, now: datetime) -> None:
+        if self.reload.is_set():
+            self.reload.clear()
+            self._take_up_again(now)
+        self.clock_watch.look(now)
+        self.passes.batch(now)
+        self._courier(self.clock())  # a launch starts at once
+        self.pulse.beat()
+        self.pulse.ready = self.passes.recalled
+
+    def _courier(self, now: datetime) -> None:
+        with self.courier_lock:
+            courier.deliver(self.keeper, EFFECTS, now)
+
+    courier_lock = threading.Lock()
+
+    def _take_up_again(self, now: datetime) -> None:
+        """SIGHUP: a faulty file leaves the running campaigns as they are."""
+        try:
+            settings = load_settings(self.config)
+            life.take_up(self.keeper, load_campaigns(settings), now)
+            life.make_definitions(self.keeper, now)
+            say("campaigns reloaded", campaigns=len(self.keeper.campaigns))
+        except KeepupError as error:
+            say("reload refused; the campaigns stay as they are", logging.ERROR, why=error.problem, remedy=error.remedy)
+
+    def _leave(self, number: int, _frame: FrameType | None) -> None:
+        self.leaving.set()
+
+    def _ask_reload(self, number: int, _frame: FrameType | None) -> None:
+        self.reload.set()
+
+
+def run(config: Path) -> None:
+    """`keepupd run`: raises KeepupError when it can't start."""
+    settings = load_settings(config)
+    logging.getLogger("keepupd").setLevel(settings.log_level.upper())
+    with only_daemon(settings.state_dir):
+        database = open_database(settings)
+        Daemon(config, settings, database).run()
+        database.close()

@@ -1,0 +1,111 @@
+"""Watch the input definitions: one count a poll; where it differs from what is known, a sweep through all members.
+
+A sweep streams SAM's list, takes in new files, marks those that left or came back, and proves the sum rule. An output
+that SAM shows already is adopted at once: such a file never runs.
+"""
+
+import logging
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection, select, update
+
+from keepupd.config import Campaign
+from keepupd.core.decide import Observation, decide
+from keepupd.core.model import Move, Output, Unit
+from keepupd.daemon.keeper import Keeper, say
+from keepupd.daemon.outputs import look_for_outputs
+from keepupd.store import intake, store
+from keepupd.store.tables import AnyRow, campaigns, units
+
+TAKE_IN = 500  # files in one transaction, and in one question to SAM
+
+
+def poll_inputs(k: Keeper, now: datetime) -> None:
+    for campaign_id in list(k.campaigns):
+        campaign = k.campaigns[campaign_id]
+        with k.contained(f"input:{campaign.name}", now):
+            poll_input(k, campaign_id, now)
+
+
+def poll_input(k: Keeper, campaign_id: int, now: datetime) -> None:
+    """Ask SAM for one count, and look closer when it is not the one we know."""
+    definition = k.campaigns[campaign_id].input.definition
+    in_sam = k.sam.definition_count(definition)
+    with k.database.write("input counted") as db:
+        this = campaigns.c.id == campaign_id
+        row = db.execute(select(campaigns).where(this)).one()
+        db.execute(update(campaigns).where(this).values(sam_count=in_sam, counted=now))
+    if _worth_a_sweep(row, in_sam, now, timedelta(seconds=k.settings.polls.sweep_s)):
+        sweep(k, campaign_id, now)
+
+
+def _worth_a_sweep(row: AnyRow, in_sam: int, now: datetime, rest: timedelta) -> bool:
+    if row.swept is None or now - row.swept >= rest or now < row.swept:
+        return True
+    # a difference that the last sweep could not explain is looked at again only when SAM's count changes
+    return bool(in_sam != row.ever_seen - row.gone and (in_sam != row.sam_count or row.difference == 0))
+
+
+def sweep(k: Keeper, campaign_id: int, now: datetime) -> None:
+    """Compare every member of the input definition with what is known."""
+    campaign = k.campaigns[campaign_id]
+    with k.database.connection() as db:
+        listed = intake.fill_members(db, k.sam.definition_files(campaign.input.definition))
+        taken = _take_in_all(k, db, campaign_id, now)
+        with k.database.write("sweep", db):
+            left, returned = intake.mark_gone_and_returned(db, campaign_id, now, now)
+            faults = intake.settle_accounts(db, campaign_id)
+            restored = intake.restore_units(db, campaign_id, now)
+            if restored:
+                intake.settle_accounts(db, campaign_id)
+            _note_sweep(db, campaign_id, listed, faults, now)
+    say("swept", campaign=campaign.name, members=listed, new=taken, left=left, returned=returned)
+    for fault, n in faults.items():
+        say("sum rule broken", logging.ERROR, campaign=campaign.name, by=fault, files=n, remedy="keepupctl audit")
+
+
+def _note_sweep(db: Connection, campaign_id: int, listed: int, faults: dict[str, int], now: datetime) -> None:
+    this = campaigns.c.id == campaign_id
+    row = db.execute(select(campaigns.c.ever_seen, campaigns.c.gone).where(this)).one()
+    difference = sum(faults.values()) + abs(listed - (row.ever_seen - row.gone))
+    db.execute(update(campaigns).where(this).values(swept=now, sam_count=listed, difference=difference))
+
+
+def _take_in_all(k: Keeper, db: Connection, campaign_id: int, now: datetime) -> int:
+    taken = 0
+    while new := intake.new_members(db, campaign_id, TAKE_IN):
+        settle = timedelta(seconds=k.campaigns[campaign_id].settle_s)
+        with k.database.write("take in", db):
+            units_in = intake.take_in(db, campaign_id, new, now, settle)
+        adopt(k, campaign_id, units_in, now)
+        taken += len(new)
+    return taken
+
+
+def adopt(k: Keeper, campaign_id: int, taken_in: list[Unit], now: datetime) -> None:
+    """Files whose output SAM shows already are declared without a launch."""
+    campaign = k.campaigns[campaign_id]
+    looked = _past_retired_editions(k, campaign, taken_in)
+    moves = []
+    for unit, output in looked:
+        event = decide(Observation(now, output=output), unit)
+        if event:
+            moves.append(Move(unit, event, "SAM shows its output already", guards=frozenset({"alone"}),
+                              values={"edition": unit.edition}))  # fmt: skip
+    with k.database.write("adopt") as db:
+        for unit, _ in looked:
+            if unit.edition > 1:
+                db.execute(update(units).where(units.c.id == unit.id).values(edition=unit.edition))
+        dests = store.apply(db, k.file_chart, moves, now)
+    k.log_moves(campaign.name, moves, dests)
+
+
+def _past_retired_editions(k: Keeper, campaign: Campaign, fresh: list[Unit]) -> list[tuple[Unit, Output | None]]:
+    """What SAM says of each unit's newest edition: a retired output means that a later edition is wanted."""
+    looked: list[tuple[Unit, Output | None]] = []
+    while fresh:
+        outputs = look_for_outputs(k.sam, campaign, fresh)
+        looked += [(unit, outputs[unit.id].state) for unit in fresh if not outputs[unit.id].retired]
+        fresh = [replace(unit, edition=unit.edition + 1) for unit in fresh if outputs[unit.id].retired]
+    return looked

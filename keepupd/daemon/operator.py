@@ -1,0 +1,85 @@
+"""Act on what operators asked for with keepupctl: each request is a row, done when it is answered."""
+
+import json
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, select, update
+
+from keepupd.core.chunks import grouped
+from keepupd.core.errors import EventRefused
+from keepupd.core.model import Move, Unit
+from keepupd.daemon.keeper import Keeper, say
+from keepupd.store import reads, store
+from keepupd.store.tables import AnyRow, requests
+
+CAUSE = "held_by_operator"
+
+
+def poll_requests(k: Keeper, now: datetime) -> None:
+    with k.database.read() as db:
+        asked = db.execute(select(requests).where(requests.c.done.is_(None)).order_by(requests.c.id)).all()
+    for row in asked:
+        act(k, row, now)
+
+
+def act(k: Keeper, row: AnyRow, now: datetime) -> None:
+    """Carry one request out as far as the chart allows, and answer it, in one transaction."""
+    with k.database.write("operator") as db:
+        moves, dests, answer = _move_campaign(k, db, row, now) if not row.unit_ids else _move_units(k, db, row, now)
+        db.execute(update(requests).where(requests.c.id == row.id).values(done=now, answer=answer))
+    k.log_moves(_name(k, row.campaign_id), moves, dests)
+    say("operator", who=row.who, event=row.event, campaign=_name(k, row.campaign_id), reason=row.reason, answer=answer)
+
+
+def _name(k: Keeper, campaign_id: int) -> str:
+    campaign = k.campaigns.get(campaign_id)
+    return campaign.name if campaign else f"#{campaign_id}"
+
+
+def _move_campaign(k: Keeper, db: Connection, row: AnyRow, now: datetime) -> tuple[list[Move], list[str], str]:
+    try:
+        dest = store.move_campaign(db, k.campaign_chart, row.campaign_id, row.event, now, row.reason, row.who)
+    except EventRefused as refused:
+        return [], [], refused.problem
+    return [], [], f"the campaign is now {dest}"
+
+
+def _move_units(k: Keeper, db: Connection, row: AnyRow, now: datetime) -> tuple[list[Move], list[str], str]:
+    chosen = reads.units_by_id(db, json.loads(row.unit_ids))
+    allowed = {unit.id for unit in chosen if row.event in k.file_chart.events(unit.state, by="operator")}
+    moves = [_asked(row, unit, now) for unit in chosen if unit.id in allowed]
+    dests = store.apply(db, k.file_chart, moves, now)
+    refused = grouped((unit for unit in chosen if unit.id not in allowed), lambda unit: unit.state)
+    left = [f"{len(units)} in state {state} let be: {row.event} is not for them" for state, units in refused.items()]
+    return moves, dests, "; ".join([f"{row.event}: {len(moves)} file(s)", *left])
+
+
+def _asked(row: AnyRow, unit: Unit, now: datetime) -> Move:
+    due, values, detail, cause = MEANING[row.event](unit, now)
+    return Move(unit, row.event, row.reason, cause=cause, who=row.who, due=due, values=values, detail=detail)
+
+
+Meaning = tuple[datetime | None, dict[str, Any], str, str]  # due, columns to set, detail of the effect, cause
+
+
+def _hold(unit: Unit, now: datetime) -> Meaning:
+    return None, {}, "", CAUSE
+
+
+def _release(unit: Unit, now: datetime) -> Meaning:
+    return now, {}, "", ""
+
+
+def _retry(unit: Unit, now: datetime) -> Meaning:
+    return now, {"tries": 0, "losses": 0}, "", ""
+
+
+def _redo(unit: Unit, now: datetime) -> Meaning:
+    return now, {"tries": 0, "losses": 0, "edition": unit.edition + 1}, str(unit.edition), ""
+
+
+MEANING: dict[str, Callable[[Unit, datetime], Meaning]] = {
+    "hold": _hold, "release": _release, "retry": _retry, "redo": _redo,
+}  # fmt: skip

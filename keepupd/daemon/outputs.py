@@ -1,0 +1,79 @@
+"""Ask SAM for outputs by their known names, in bulk: the only way a file becomes declared."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from keepupd.clients.catalog import Catalog, FileRecord
+from keepupd.config import Campaign
+from keepupd.core.decide import Observation, decide
+from keepupd.core.model import Move, Output, Unit
+from keepupd.daemon.keeper import Keeper
+from keepupd.store import reads, store
+
+LOOK = 500  # units in one question
+AGAIN_MAX = timedelta(hours=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A unit's outputs in SAM, taken together."""
+
+    state: Output
+    retired: bool
+    records: tuple[FileRecord, ...]
+
+
+def look_for_outputs(sam: Catalog, campaign: Campaign, wanted: Collection[Unit]) -> dict[int, Found]:
+    """What SAM shows of each unit's outputs. Raises SamUnavailable."""
+    names = {unit.id: list(campaign.output_names(unit.name, unit.edition).values()) for unit in wanted}
+    records = sam.records([name for listed in names.values() for name in listed])
+    return {unit.id: _taken_together(unit, names[unit.id], records) for unit in wanted}
+
+
+def _taken_together(unit: Unit, names: list[str], records: dict[str, FileRecord]) -> Found:
+    found = tuple(records[name] for name in names if name in records)
+    alive = [record for record in found if not record.retired]
+    if not alive:
+        return Found(Output.ABSENT, bool(found), found)
+    whole = len(alive) == len(names) and all(record.locations and record.good for record in alive)
+    return Found(Output.LOCATED if whole else Output.VIRTUAL, False, found)
+
+
+def poll_outputs(k: Keeper, now: datetime) -> None:
+    """Look for the outputs of validated units whose turn it is."""
+    for campaign_id, campaign in k.campaigns.items():
+        with k.contained(f"output:{campaign.name}", now):
+            while _poll_output(k, campaign_id, campaign, now) == LOOK:
+                pass
+
+
+def _poll_output(k: Keeper, campaign_id: int, campaign: Campaign, now: datetime) -> int:
+    with k.database.read() as db:
+        waiting = reads.due_units(db, campaign_id, ["validated"], now, LOOK)
+    if not waiting:
+        return 0
+    found = look_for_outputs(k.sam, campaign, waiting)
+    with k.database.write("outputs seen") as db:
+        rivals = reads.has_rivals(db, [unit.id for unit in waiting])
+        moves = [
+            Move(unit, event, "SAM shows the output", guards=rival_guard(unit.id in rivals))
+            for unit in waiting
+            if (event := decide(Observation(now, found[unit.id].state), unit))
+        ]
+        dests = store.apply(db, k.file_chart, moves, now)
+        moved = {move.unit.id for move in moves}
+        soon = timedelta(seconds=k.settings.polls.outputs_s)
+        store.postpone(db, [(unit, _next_look(unit, now, soon)) for unit in waiting if unit.id not in moved])
+    k.log_moves(campaign.name, moves, dests)
+    return len(waiting)
+
+
+def rival_guard(has_rivals: bool) -> frozenset[str]:
+    """Output seen: other attempts may have left copies that lost."""
+    return frozenset({"has_rivals" if has_rivals else "alone"})
+
+
+def _next_look(unit: Unit, now: datetime, soon: timedelta) -> datetime:
+    """Soon at first, then after half the time it has waited already."""
+    return now + min(max(soon, (now - unit.since) / 2), AGAIN_MAX)

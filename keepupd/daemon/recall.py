@@ -1,0 +1,114 @@
+"""Rebuild what an earlier database knew, from SAM and the batch queue alone; for a new campaign, find nothing.
+
+Declared outputs are adopted, open launches are recognised by their projects and by the tags of their jobs, held and
+debug by the problem definitions. Nothing is launched for a campaign before all of them have answered once.
+"""
+
+import re
+from collections.abc import Collection, Sequence
+from datetime import datetime
+
+from sqlalchemy import Connection, insert, select, update
+
+from keepupd.core.chunks import chunked
+from keepupd.core.errors import SamAbsent
+from keepupd.core.model import CatalogFile, JobSeen, Move, Unit
+from keepupd.daemon.inputs import sweep
+from keepupd.daemon.keeper import Keeper, project_name, say
+from keepupd.daemon.problems import definition_of
+from keepupd.store import store
+from keepupd.store.store import UNIT_COLUMNS, unit_of
+from keepupd.store.tables import attempts, campaigns, files, jobs, launches, units
+
+LAUNCH_KEY = re.compile(r"\d{8}-\d{6}-[a-z0-9]{4}")
+CHUNK = 1000
+EVENTS = {"held": "recall_held", "debug": "recall_debug"}
+
+
+def recall(k: Keeper, now: datetime) -> bool:
+    """Recall every campaign that was not yet; gives whether all are. Raises what SAM and batch raise."""
+    with k.database.read() as db:
+        rows = db.execute(select(campaigns.c.id).where(campaigns.c.recalled.is_(None), campaigns.c.active)).scalars()
+        waiting = [campaign_id for campaign_id in rows if campaign_id in k.campaigns]
+    if waiting:
+        queue = k.batch.look(k.settings.name, None).jobs
+        for campaign_id in waiting:
+            _recall_campaign(k, campaign_id, queue, now)
+    return True
+
+
+def _recall_campaign(k: Keeper, campaign_id: int, queue: Sequence[JobSeen], now: datetime) -> None:
+    campaign = k.campaigns[campaign_id]
+    sweep(k, campaign_id, now)
+    for state in EVENTS:  # before the launches: an operator's hold outlives the project that the file is still in
+        _recall_problems(k, campaign_id, state, now)
+    for key in _open_launches(k, campaign.name, queue):
+        _recall_launch(k, campaign_id, key, [job for job in queue if _launch_of(job) == key], now)
+    with k.database.write("recalled") as db:
+        db.execute(update(campaigns).where(campaigns.c.id == campaign_id).values(recalled=now))
+    say("recalled", campaign=campaign.name)
+
+
+def _launch_of(job: JobSeen) -> str:
+    return job.key.rpartition(".")[0]
+
+
+def _open_launches(k: Keeper, campaign: str, queue: Sequence[JobSeen]) -> list[str]:
+    """Launches with a project that goes on, or with jobs in the queue."""
+    prefix = project_name(campaign, "")
+    projects = k.sam.projects(prefix, open_only=True)
+    queued = {_launch_of(job) for job in queue if job.tag.split("/")[1:2] == [campaign]}
+    keys = {name.removeprefix(prefix) for name in projects} | queued
+    return sorted(key for key in keys if LAUNCH_KEY.fullmatch(key))
+
+
+def _recall_launch(k: Keeper, campaign_id: int, key: str, queued: Sequence[JobSeen], now: datetime) -> None:
+    campaign = k.campaigns[campaign_id]
+    project = project_name(campaign.name, key)
+    members = list(k.sam.project_files(project)) if k.sam.find_project(project) else []
+    with k.database.write("launch recalled") as db:
+        if db.execute(select(launches.c.id).where(launches.c.key == key)).first():
+            return
+        row = {"key": key, "campaign_id": campaign_id, "created": now, "settings": campaign.as_json(), "submitted": now}
+        launch_id = db.execute(insert(launches).values(row).returning(launches.c.id)).scalar_one()
+        _write_jobs(db, launch_id, queued)
+        tried = _units_of(db, campaign_id, [file.file_id for file in members])
+        if tried:
+            db.execute(insert(attempts), [{"unit_id": unit.id, "launch_id": launch_id} for unit in tried])
+        moves = [Move(unit, "recall_launch", f"launch {key} was found in SAM", values={"launch_id": launch_id})
+                 for unit in tried if unit.state == "pending"]  # fmt: skip
+        dests = store.apply(db, k.file_chart, moves, now)
+    say("launch recalled", campaign=campaign.name, launch=key, files=len(members), jobs=len(queued))
+    k.log_moves(campaign.name, moves, dests)
+
+
+def _write_jobs(db: Connection, launch_id: int, queued: Sequence[JobSeen]) -> None:
+    rows = [{"launch_id": launch_id, "number": int(job.key.rpartition(".")[2]), "state": "wanted"} for job in queued]
+    if rows:
+        db.execute(insert(jobs), rows)  # the next look says where each stands
+
+
+def _units_of(db: Connection, campaign_id: int, file_ids: Collection[int]) -> list[Unit]:
+    found: list[Unit] = []
+    for chunk in chunked(file_ids, CHUNK):
+        mine = (files.c.campaign_id == campaign_id) & files.c.file_id.in_(chunk)
+        chosen = select(files.c.unit_id).where(mine)
+        found += [unit_of(row) for row in db.execute(select(*UNIT_COLUMNS).where(units.c.id.in_(chosen)))]
+    return found
+
+
+def _recall_problems(k: Keeper, campaign_id: int, state: str, now: datetime) -> None:
+    """Files that SAM's problem definition remembers, unless something has become of them since."""
+    campaign = k.campaigns[campaign_id]
+    name = definition_of(campaign.name, state)
+    try:
+        listed: list[CatalogFile] = list(k.sam.definition_files(name)) if k.sam.definition(name) else []
+    except SamAbsent:
+        return
+    why = f"the database was lost; SAM's definition {name} remembers it. `keepupctl release` or `retry` tries it again"
+    with k.database.write("problems recalled") as db:
+        known = _units_of(db, campaign_id, [file.file_id for file in listed])
+        pending = [unit for unit in known if unit.state == "pending"]
+        moves = [Move(unit, EVENTS[state], why, cause="remembered_by_sam") for unit in pending]
+        dests = store.apply(db, k.file_chart, moves, now)
+    k.log_moves(campaign.name, moves, dests)

@@ -1,0 +1,364 @@
+"""The fake world: a SAM, a batch farm and a storage in memory, around the real daemon's passes, store, charts and rules.
+
+A story reads: farm.finds("a.raw"); farm.passes(2); farm.job_of("a.raw").dies(signal=11); farm.passes(1). Jobs do only
+what the story has them do, as the real worker would: take a file from SAM, copy, declare, report.
+"""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from fake_sam import FakeSam
+from sqlalchemy import event, select
+
+from keepupd.config import Campaign, load_settings
+from keepupd.core.causes import load_causes
+from keepupd.core.chart import charts_dir
+from keepupd.core.errors import BatchUnavailable, JobRejected, SamRefused
+from keepupd.core.model import JobSeen, JobState, Launch, Look
+from keepupd.daemon import courier, life
+from keepupd.daemon.app import load_charts
+from keepupd.daemon.effects import EFFECTS
+from keepupd.daemon.keeper import Keeper
+from keepupd.daemon.passes import Passes
+from keepupd.store.database import Database
+from keepupd.store.tables import campaigns, counters, files, history, requests, units
+from keepupd.store.upgrade import upgrade
+
+SETTINGS = """
+name: farm
+state_dir: state
+campaigns: [campaigns]
+sam: {read_url: "http://sam.example.org/sam/dune/api", experiment: dune, station: dune, user: tester, bulk: 7}
+batch: {kind: local, directory: batch}
+polls: {problem_definitions_min_s: 0, outputs_s: 60, lost_after_s: 600}
+"""
+CAMPAIGN: dict[str, Any] = {
+    "name": "farm_reco", "type": "reco", "owner": "tests", "contact": "tests@example.org",
+    "input": {"query": "data_tier raw"},
+    "outputs": [{"tier": "full-reconstructed", "file_type": "mc", "location": "demo:/out"}],
+    "executable": {"argv": ["reco", "{input}", "{output}"], "application": {"family": "t", "name": "reco", "version": "v1"}},
+    "retry": {"attempts": 2},
+}  # fmt: skip
+CHECKSUM = "adler32:0badcafe"
+
+
+@cache
+def empty_database() -> str:
+    """A new database, made once: copying it is quicker than the migrations."""
+    path = f"{tempfile.mkdtemp()}/empty.db"
+    database = Database(f"sqlite:///{path}")
+    upgrade(database)
+    with database.engine.connect() as db:
+        db.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+    database.close()
+    return path
+
+
+@dataclass
+class FakeStorage:
+    """Directories by URL, each with the names, sizes and checksums of its files."""
+
+    made: dict[str, dict[str, tuple[int, str]]] = field(default_factory=dict)
+
+    def list(self, url: str) -> list[str]:
+        below = [path.removeprefix(url + "/") for path in self.made if path.startswith(url + "/")]
+        return sorted({name.split("/")[0] for name in below})
+
+    def identify(self, url: str) -> tuple[int, str] | None:
+        folder, _, name = url.rpartition("/")
+        return self.made.get(folder, {}).get(name)
+
+    def remove_tree(self, url: str) -> None:
+        self.made.pop(url, None)
+
+
+@dataclass
+class FakeJob:
+    """One job; its methods are what can become of it."""
+
+    farm: "Farm"
+    key: str
+    tag: str
+    order: dict[str, Any]
+    memory_mib: int
+    state: JobState = JobState.IDLE
+    report: dict[str, Any] | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+    input: str = ""
+    process: int | None = None
+    change: int = 0
+
+    @property
+    def live(self) -> bool:
+        return self.state in (JobState.IDLE, JobState.RUNNING)
+
+    def becomes(self, state: JobState, **facts: Any) -> None:
+        self.state, self.facts = state, {"host": "node1", **facts}
+        self.farm.batch.touch(self)
+
+    def starts(self) -> bool:
+        """Begin, and take a file from SAM. Without one, or without SAM, the job is over; gives whether it has one."""
+        self.becomes(JobState.RUNNING)
+        try:
+            self.process = self.farm.sam.establish(self.order["project"], self.key, 1)
+            file = self.farm.sam.next_file(self.process)
+        except SamRefused:
+            file = None
+        if file is None:
+            self.leaves(10, step="establish")
+            return False
+        self.input = file.name
+        return True
+
+    def leaves(self, exit_code: int, step: str = "finish", fault: str = "", **more: Any) -> None:
+        self.report = {
+            "version": 1, "key": self.key, "exit_code": exit_code, "step": step, "fault": fault, "message": fault,
+            "host": "node1", "inputs": [{"name": self.input}] if self.input else [], "outputs": [], **more,
+        }  # fmt: skip
+        self.becomes(JobState.LEFT, exit_code=exit_code)
+
+    def dies(self, signal: int = 11) -> None:
+        """The executable is killed by a signal; the worker says so."""
+        self.leaves(13, "execute", "signal", executable={"signal": signal, "tail": ["Segmentation fault"]})
+
+    def makes_no_events(self) -> None:
+        self.leaves(14, "validate", "too_few_events")
+
+    def finds_no_copy(self) -> None:
+        self.leaves(12, "fetch", "absent")
+
+    def is_killed(self) -> None:
+        """The worker itself dies: no report."""
+        self.becomes(JobState.LEFT, signal=9)
+
+    def is_held(self, code: int = 34) -> None:
+        self.becomes(JobState.HELD, hold_code=code, hold_reason="memory 900 MiB over the request", peak_mib=900)
+
+    def vanishes(self) -> None:
+        """The batch system forgets it."""
+        del self.farm.batch.jobs[self.key]
+
+    def copies(self) -> dict[str, Any]:
+        """The output is valid and copied; what the report says of it."""
+        name = self.order["units"][self.input]["outputs"]["output"]
+        out = self.order["outputs"][0]
+        launch, _, number = self.key.rpartition(".")
+        below = f"{launch}/{number}-{self.farm.next_letters()}"
+        made = {"label": "output", "name": name, "size": 2000, "checksum": [CHECKSUM], "location": f"{out['location']}/{below}",
+                "url": f"{out['url']}/{below}", "state": "copied"}  # fmt: skip
+        made["metadata"] = {**out["metadata"], "file_name": name, "file_size": 2000, "checksum": [CHECKSUM],
+                            "parents": [{"file_name": self.input}]}  # fmt: skip
+        self.farm.storage.made[made["url"]] = {name: (2000, CHECKSUM)}
+        return made
+
+    def succeeds(self, declares: bool = True) -> None:
+        """All steps; `declares=False`: SAM does not take the declaration, which is left to the daemon."""
+        made = self.copies()
+        if declares:
+            declares = self.declares(made)
+        self.leaves(0 if declares else 16, "finish" if declares else "declare", "" if declares else "sam_unavailable", outputs=[made])
+
+    def declares(self, made: dict[str, Any]) -> bool:
+        try:
+            self.farm.sam.declare(made["metadata"])
+            self.farm.sam.add_location(made["name"], made["location"])
+        except SamRefused:
+            record = self.farm.sam.records([made["name"]])[made["name"]]
+            if not record.locations:
+                return False
+            self.farm.storage.remove_tree(made["url"])
+            made["state"] = "lost_race"
+        else:
+            made["state"] = "located"
+        return True
+
+
+class FakeBatch:
+    """A queue in memory. `silent`: no call is answered."""
+
+    def __init__(self, farm: "Farm"):
+        self.farm, self.silent, self.changes = farm, False, 0
+        self.refusal = ""  # why it takes no jobs
+        self.known: set[str] = set()
+        self.jobs: dict[str, FakeJob] = {}
+
+    def touch(self, job: FakeJob) -> None:
+        self.changes += 1
+        job.change = self.changes
+
+    def _answer(self) -> None:
+        if self.silent:
+            raise BatchUnavailable("the batch system does not answer", "ordered by the test")
+
+    def submit(self, launch: Launch) -> None:
+        self._answer()
+        if self.refusal:
+            raise JobRejected(self.refusal, "ask for less")
+        for key in [f"{launch.key}.{number}" for number in launch.numbers]:
+            if key not in self.known:
+                self.known.add(key)
+                order = json.loads(launch.files["order.json"])
+                self.jobs[key] = FakeJob(self.farm, key, launch.tag, order, launch.memory_mib)
+                self.touch(self.jobs[key])
+
+    def look(self, daemon: str, cursor: str | None) -> Look:
+        self._answer()
+        since = int(cursor) if cursor else 0
+        seen = [JobSeen(job.key, job.tag, job.state, **job.facts) for job in self.jobs.values() if job.change > since]
+        return Look(seen, str(self.changes), complete=cursor is None)
+
+    def fetch(self, job: JobSeen, into: Path) -> None:
+        self._answer()
+        found = self.jobs.get(job.key)
+        if found and found.report:
+            (into / "report.json").write_text(json.dumps(found.report))
+
+    def remove(self, keys: Collection[str]) -> None:
+        self._answer()
+        for key in keys:
+            self.jobs.pop(key, None)
+
+    def forget(self, launch_key: str) -> None:
+        self._answer()
+        for key in [key for key in self.jobs if key.startswith(f"{launch_key}.")]:
+            del self.jobs[key]
+
+    def live_jobs(self) -> list[FakeJob]:
+        return [job for job in self.jobs.values() if job.live]
+
+
+class Farm:
+    """The fake world with one daemon in it."""
+
+    def __init__(self, folder: Path | None = None, now: datetime | None = None, **campaign: Any):
+        self._folder = None if folder else tempfile.TemporaryDirectory()
+        self.folder = folder or Path(self._folder.name)
+        (self.folder / "campaigns").mkdir()
+        (self.folder / "keepupd.yaml").write_text(SETTINGS)
+        self.settings = load_settings(self.folder / "keepupd.yaml")
+        self.campaign = Campaign.model_validate(CAMPAIGN | campaign)
+        self.now = now or datetime(2026, 1, 5, 2, 0, tzinfo=UTC)
+        self.sam, self.storage = FakeSam(), FakeStorage()
+        self.sam.register_parameter("DUNE.campaign")
+        self.sam.register_data_disk("demo:/")
+        self.batch, self._letters = FakeBatch(self), 0
+        self.databases = 0
+        self.loses_database()
+
+    # --- the daemon ------------------------------------------------------------------------------------------------
+
+    def loses_database(self) -> None:
+        """Start the daemon on an empty database."""
+        self.databases += 1
+        self.url = f"sqlite:///{self.folder}/keepupd{self.databases}.db"
+        shutil.copy(empty_database(), f"{self.folder}/keepupd{self.databases}.db")
+        self.restarts()
+
+    def restarts(self) -> None:
+        """A new process: all that was in memory is gone."""
+        if hasattr(self, "database"):
+            self.database.close()
+        self.database = Database(self.url)
+        event.listen(self.database.engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous=OFF"))
+        file_chart, campaign_chart = load_charts()
+        causes = load_causes(charts_dir() / "causes.yaml", frozenset(event for _, event, _ in file_chart.edges()))
+        self.keeper = Keeper(self.settings, self.database, file_chart, campaign_chart, causes, self.sam, self.batch, self.storage)
+        self.daemon = Passes(self.keeper)
+        life.take_up(self.keeper, [self.campaign], self.now)
+
+    def passes(self, n: int = 1, seconds: float = 1) -> None:
+        """Each pass looks and decides, then the courier runs; a second goes by."""
+        for _ in range(n):
+            self.daemon.one_pass(self.now)
+            courier.deliver(self.keeper, EFFECTS, self.now)
+            self.now += timedelta(seconds=seconds)
+
+    def later(self, **time: float) -> None:
+        self.now += timedelta(**time)
+
+    def next_letters(self) -> str:
+        self._letters += 1
+        return f"{self._letters:06x}"
+
+    # --- what happens ------------------------------------------------------------------------------------------------
+
+    def finds(self, *names: str, **metadata: Any) -> None:
+        for name in names:
+            self.sam.put(name, data_tier="raw", **metadata)
+
+    def starts_jobs(self) -> list[FakeJob]:
+        """Every idle job starts; gives those that got a file."""
+        return [job for job in self.batch.live_jobs() if job.state == JobState.IDLE and job.starts()]
+
+    def job_of(self, name: str) -> FakeJob:
+        """The job that has the file; idle jobs are started until one has."""
+        self.starts_jobs()
+        return next(job for job in self.batch.live_jobs() if job.input == name)
+
+    def operator(self, event: str, *names: str, reason: str = "because") -> str:
+        """Ask as keepupctl does, let the daemon act, and give its answer."""
+        with self.database.write("test") as db:
+            ids = [row.id for row in db.execute(select(units).where(units.c.name.in_(names)))]
+            row = {"at": self.now, "who": "ann", "event": event, "campaign_id": 1, "reason": reason,
+                   "unit_ids": json.dumps(ids) if names else ""}  # fmt: skip
+            asked = db.execute(requests.insert().values(row).returning(requests.c.id)).scalar_one()
+        self.daemon.operator(self.now)
+        with self.database.read() as db:
+            return db.execute(select(requests.c.answer).where(requests.c.id == asked)).scalar_one()
+
+    # --- what can be seen ----------------------------------------------------------------------------------------------
+
+    def unit(self, name: str) -> Any:
+        with self.database.read() as db:
+            return db.execute(select(units).where(units.c.name == name)).one()
+
+    def state_of(self, name: str) -> str:
+        return str(self.unit(name).state)
+
+    def states(self) -> dict[str, str]:
+        with self.database.read() as db:
+            return {row.name: row.state for row in db.execute(select(units))}
+
+    def campaign_row(self) -> Any:
+        with self.database.read() as db:
+            return db.execute(select(campaigns)).one()
+
+    def story(self, name: str) -> list[str]:
+        """The events of a file, oldest first."""
+        with self.database.read() as db:
+            mine = select(history.c.event).join(units, units.c.id == history.c.unit_id).where(units.c.name == name)
+            return list(db.execute(mine.order_by(history.c.id)).scalars())
+
+    def steps(self) -> set[tuple[str, str, str]]:
+        with self.database.read() as db:
+            mine = select(history.c.source, history.c.event, history.c.dest).where(history.c.unit_id.is_not(None))
+            return {tuple(row) for row in db.execute(mine)}
+
+    def broken_sums(self) -> dict[str, Any]:
+        """What breaks the sum rule, by a count of its own: nothing, when all is well."""
+        with self.database.read() as db:
+            true: dict[str, int] = {}
+            for row in db.execute(select(units)):
+                true[row.state] = true.get(row.state, 0) + row.files
+            kept: dict[str, int] = {}
+            for row in db.execute(select(counters)):
+                kept[row.state] = kept.get(row.state, 0) + row.n
+            ever = len(db.execute(select(files)).all())
+            row = db.execute(select(campaigns)).one()
+        kept = {state: n for state, n in kept.items() if n}
+        broken = {"counters": (kept, true)} if kept != true else {}
+        return broken | ({"ever seen": (row.ever_seen, ever)} if row.ever_seen != ever else {})
+
+    def outputs_of(self, name: str) -> list[str]:
+        """Names of the good, located outputs that SAM shows of an input."""
+        children = self.sam.children.get(self.sam.by_name[name].id, set())
+        good = [self.sam.by_id[child] for child in children]
+        return sorted(file.name for file in good if file.locations and not file.retired)
+
