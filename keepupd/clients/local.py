@@ -50,7 +50,7 @@ class LocalBatch:
             answer = self._ask({"op": "look", "cursor": answer["cursor"]})
             jobs += answer["jobs"]
         latest = {job["key"]: job for job in jobs}  # one that changed between two pages is in both
-        ours = (job for job in latest.values() if job["tag"].startswith(f"{daemon}/") and job["state"] != "removed")
+        ours = (job for job in latest.values() if job["tag"].startswith(f"{daemon}/"))
         return Look([_seen(job) for job in ours], str(answer["cursor"]), first["complete"])
 
     def fetch(self, job: JobSeen, into: Path) -> None:
@@ -100,11 +100,15 @@ def _exchange(directory: Path, line: bytes) -> dict[str, Any]:
 
 def _seen(job: dict[str, Any]) -> JobSeen:
     return JobSeen(
-        key=job["key"], tag=job["tag"], state=JobState(job["state"]), host=job["host"],
+        key=job["key"], tag=job["tag"], state=_state(job["state"]), host=job["host"],
         started=_time(job["started"]), ended=_time(job["ended"]), exit_code=job["exit_code"], signal=job["signal"],
         hold_code=job["hold_code"], hold_reason=job["hold_reason"], peak_mib=job["peak_mib"], wall_s=job["wall_s"],
         directory=Path(job["directory"]),
     )  # fmt: skip
+
+
+def _state(word: str) -> JobState:
+    return JobState.LEFT if word == "removed" else JobState(word)  # gone for good, and no absence to wait out
 
 
 def _time(epoch_s: float | None) -> datetime | None:

@@ -12,13 +12,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import FrameType
 
+import stamina
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from keepupd.clients.batch import Batch
 from keepupd.clients.local import LocalBatch
 from keepupd.clients.sam import Sam
 from keepupd.clients.storage import LocalStorage
-from keepupd.config import Settings, load_campaigns, load_settings
+from keepupd.config import Campaign, Settings, load_campaigns, load_settings
 from keepupd.core.causes import Causes, load_causes
 from keepupd.core.chart import Chart, charts_dir, load_chart
 from keepupd.core.errors import AlreadyRunning, KeepupError
@@ -125,9 +126,9 @@ class Daemon:
         self.leaving, self.reload = threading.Event(), threading.Event()
         self.scheduler = BackgroundScheduler(timezone=UTC)
 
-    def run(self) -> None:
+    def run(self, campaigns: Sequence[Campaign]) -> None:
         """Until SIGTERM or SIGINT. The pass at work ends first."""
-        life.take_up(self.keeper, load_campaigns(self.settings), self.clock())
+        life.take_up(self.keeper, campaigns, self.clock())
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._leave)
         signal.signal(signal.SIGHUP, self._ask_reload)
@@ -135,7 +136,8 @@ class Daemon:
         self.web.start()
         self.scheduler.start()
         say("started", daemon=self.settings.name, campaigns=len(self.keeper.campaigns), config=self.config)
-        self.leaving.wait()
+        while not self.leaving.wait(1):
+            pass  # a signal that comes just before a wait without end would be seen only at the next signal
         say("leaving; the pass at work ends first", daemon=self.settings.name)
         self.scheduler.shutdown(wait=True)
         self.web.stop()
@@ -172,15 +174,12 @@ class Daemon:
             self._take_up_again(now)
         self.clock_watch.look(now)
         self.passes.batch(now)
-        self._courier(self.clock())  # a launch starts at once
+        self.scheduler.modify_job("_courier", next_run_time=datetime.now(UTC))  # what was decided is done at once
         self.pulse.beat()
         self.pulse.ready = self.passes.recalled
 
     def _courier(self, now: datetime) -> None:
-        with self.courier_lock:
-            courier.deliver(self.keeper, EFFECTS, now)
-
-    courier_lock = threading.Lock()
+        courier.deliver(self.keeper, EFFECTS, now)
 
     def _take_up_again(self, now: datetime) -> None:
         """SIGHUP: a faulty file leaves the running campaigns as they are."""
@@ -201,9 +200,11 @@ class Daemon:
 
 def run(config: Path) -> None:
     """`keepupd run`: raises KeepupError when it can't start."""
+    stamina.instrumentation.set_on_retry_hooks([])  # clients/http.py says each retry in a sentence of ours
     settings = load_settings(config)
     logging.getLogger("keepupd").setLevel(settings.log_level.upper())
+    campaigns = load_campaigns(settings)  # a faulty file stops the start before anything is made
     with only_daemon(settings.state_dir):
         database = open_database(settings)
-        Daemon(config, settings, database).run()
+        Daemon(config, settings, database).run(campaigns)
         database.close()

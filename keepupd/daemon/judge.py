@@ -18,7 +18,7 @@ from keepupd.core.causes import Cause
 from keepupd.core.chunks import grouped
 from keepupd.core.consequences import Limits, consequences
 from keepupd.core.decide import Observation, decide
-from keepupd.core.errors import SamUnavailable
+from keepupd.core.errors import KeepupError, SamUnavailable
 from keepupd.core.model import Failure, JobSeen, JobState, Move, Output, Unit
 from keepupd.core.report import NO_FILE, Report, failure_of, read_report
 from keepupd.daemon.keeper import Keeper, limits_of, project_name, say
@@ -57,13 +57,24 @@ class Verdict:
 
 def judge_jobs(k: Keeper, now: datetime) -> None:
     """Judge every job that has ended, some hundred at a time."""
+    after = (0, 0)
     while True:
         with k.database.read() as db:
-            rows = reads.ended_jobs(db, JUDGE)
+            rows = reads.ended_jobs(db, after, JUDGE)
         for campaign_id, ended in grouped(rows, lambda row: row.campaign_id).items():
-            _judge(k, campaign_id, [_gather(k, campaign_id, row) for row in ended], now)
+            _judge(k, campaign_id, [end for row in ended for end in _gathered(k, campaign_id, row)], now)
         if len(rows) < JUDGE:
             return
+        after = (rows[-1].launch_id, rows[-1].number)
+
+
+def _gathered(k: Keeper, campaign_id: int, row: AnyRow) -> list[Ended]:
+    """A job of which not all is known yet keeps no other waiting: the next pass asks again."""
+    try:
+        return [_gather(k, campaign_id, row)]
+    except KeepupError as trouble:
+        say("job not judged yet", logging.WARNING, job=f"{row.key}.{row.number}", why=trouble.problem)
+        return []
 
 
 def _gather(k: Keeper, campaign_id: int, row: AnyRow) -> Ended:

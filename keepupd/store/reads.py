@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, and_, exists, func, or_, select
+from sqlalchemy import Connection, and_, exists, func, or_, select, tuple_
 
 from keepupd.core.model import LIVE_JOB, JobState, Unit
 from keepupd.store.store import UNIT_COLUMNS, unit_of
@@ -93,12 +93,13 @@ def open_launches(db: Connection, campaign_id: int | None = None) -> Sequence[An
     return db.execute(query).all()
 
 
-def ended_jobs(db: Connection, limit: int) -> Sequence[AnyRow]:
-    """Jobs that left, are held or were lost, whose end is not judged yet."""
+def ended_jobs(db: Connection, after: tuple[int, int], limit: int) -> Sequence[AnyRow]:
+    """Jobs that left, are held or were lost, whose end is not judged yet, beyond `after` (launch, number)."""
     return db.execute(
         select(jobs, launches.c.key, launches.c.campaign_id, launches.c.settings.label("settings"))
         .join(launches, launches.c.id == jobs.c.launch_id)
         .where(jobs.c.judged.is_(False), jobs.c.state.in_(ENDED_JOB))
+        .where(tuple_(jobs.c.launch_id, jobs.c.number) > tuple_(*after))
         .order_by(jobs.c.launch_id, jobs.c.number)
         .limit(limit)
     ).all()
