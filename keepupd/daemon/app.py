@@ -7,12 +7,13 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import FrameType
 
 import stamina
+from apscheduler.executors.pool import ThreadPoolExecutor
+from apscheduler.jobstores.base import JobLookupError
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from keepupd.clients.batch import Batch
@@ -34,6 +35,7 @@ from keepupd.store.database import Database, check_schema, schema_version
 from keepupd.store.upgrade import upgrade
 
 GUARDS = frozenset({"alone", "has_rivals", "tries_left", "used_up"})
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 SILENT_PASSES = 10  # missed passes after which /healthz says no
 
 
@@ -123,23 +125,24 @@ class Daemon:
         self.pulse = Pulse(clock, timedelta(seconds=max(60.0, SILENT_PASSES * settings.polls.pass_s)))
         self.web = WebServer(make_app(self.metrics.registry, self.pulse), settings.http.host, settings.http.port)
         self.clock_watch = ClockWatch(database, clock)
-        self.leaving, self.reload = threading.Event(), threading.Event()
-        self.scheduler = BackgroundScheduler(timezone=UTC)
+        self.reload = threading.Event()
+        self.pool = ThreadPoolExecutor()
+        self.scheduler = BackgroundScheduler(timezone=UTC, executors={"default": self.pool})
 
     def run(self, campaigns: Sequence[Campaign]) -> None:
         """Until SIGTERM or SIGINT. The pass at work ends first."""
         life.take_up(self.keeper, campaigns, self.clock())
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._leave)
-        signal.signal(signal.SIGHUP, self._ask_reload)
+        # Blocked in all threads from here on, and taken up below: a handler could come too late for a wait, or inside it.
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         self._schedule()
         self.web.start()
         self.scheduler.start()
         say("started", daemon=self.settings.name, campaigns=len(self.keeper.campaigns), config=self.config)
-        while not self.leaving.wait(1):
-            pass  # a signal that comes just before a wait without end would be seen only at the next signal
+        while signal.sigwait(SIGNALS) == signal.SIGHUP:
+            self.reload.set()
         say("leaving; the pass at work ends first", daemon=self.settings.name)
-        self.scheduler.shutdown(wait=True)
+        self.scheduler.shutdown(wait=False)  # waiting here, it would keep a lock that the pass may need to end
+        self.pool.shutdown()
         self.web.stop()
 
     def _schedule(self) -> None:
@@ -174,7 +177,8 @@ class Daemon:
             self._take_up_again(now)
         self.clock_watch.look(now)
         self.passes.batch(now)
-        self.scheduler.modify_job("_courier", next_run_time=datetime.now(UTC))  # what was decided is done at once
+        with suppress(JobLookupError):  # when leaving
+            self.scheduler.modify_job("_courier", next_run_time=datetime.now(UTC))  # what was decided is done at once
         self.pulse.beat()
         self.pulse.ready = self.passes.recalled
 
@@ -190,12 +194,6 @@ class Daemon:
             say("campaigns reloaded", campaigns=len(self.keeper.campaigns))
         except KeepupError as error:
             say("reload refused; the campaigns stay as they are", logging.ERROR, why=error.problem, remedy=error.remedy)
-
-    def _leave(self, number: int, _frame: FrameType | None) -> None:
-        self.leaving.set()
-
-    def _ask_reload(self, number: int, _frame: FrameType | None) -> None:
-        self.reload.set()
 
 
 def run(config: Path) -> None:

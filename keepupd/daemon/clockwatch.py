@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
-from sqlalchemy import update
+from sqlalchemy import BigInteger, type_coerce, update
 
 from keepupd.daemon.jobs import forget_absences
 from keepupd.daemon.keeper import say
@@ -30,14 +30,14 @@ class ClockWatch:
         """Compare the wall clock with one that never jumps, since the last look."""
         steady = self.monotonic()
         jump = (now - self.wall) - timedelta(seconds=steady - self.steady)
-        self.wall, self.steady = now, steady
         if abs(jump) > JUMP:
             say("the clock has jumped", logging.WARNING, seconds=round(jump.total_seconds()))
             self._shift(jump)
+        self.wall, self.steady = now, steady  # only now: a jump that could not be written down is seen again
 
     def _shift(self, jump: timedelta) -> None:
         ms = jump // timedelta(milliseconds=1)
         with self.database.write("clock jumped") as db:
             forget_absences(db)
-            db.execute(update(units).where(units.c.due.is_not(None)).values(due=units.c.due + ms))
-            db.execute(update(outbox).values(due=outbox.c.due + ms))
+            db.execute(update(units).where(units.c.due.is_not(None)).values(due=type_coerce(units.c.due, BigInteger) + ms))
+            db.execute(update(outbox).values(due=type_coerce(outbox.c.due, BigInteger) + ms))

@@ -12,9 +12,10 @@ from keepupd.core.errors import EventRefused
 from keepupd.core.model import Move, Unit
 from keepupd.daemon.keeper import Keeper, say
 from keepupd.store import reads, store
-from keepupd.store.tables import AnyRow, requests
+from keepupd.store.tables import AnyRow, outbox, requests
 
 CAUSE = "held_by_operator"
+UNPARK = "unpark"
 
 
 def poll_requests(k: Keeper, now: datetime) -> None:
@@ -27,7 +28,10 @@ def poll_requests(k: Keeper, now: datetime) -> None:
 def act(k: Keeper, row: AnyRow, now: datetime) -> None:
     """Carry one request out as far as the chart allows, and answer it, in one transaction."""
     with k.database.write("operator") as db:
-        moves, dests, answer = _move_campaign(k, db, row, now) if not row.unit_ids else _move_units(k, db, row, now)
+        if row.event == UNPARK:
+            moves, dests, answer = _unpark(db, row, now)
+        else:
+            moves, dests, answer = _move_units(k, db, row, now) if row.unit_ids else _move_campaign(k, db, row, now)
         db.execute(update(requests).where(requests.c.id == row.id).values(done=now, answer=answer))
     k.log_moves(_name(k, row.campaign_id), moves, dests)
     say("operator", who=row.who, event=row.event, campaign=_name(k, row.campaign_id), reason=row.reason, answer=answer)
@@ -44,6 +48,13 @@ def _move_campaign(k: Keeper, db: Connection, row: AnyRow, now: datetime) -> tup
     except EventRefused as refused:
         return [], [], refused.problem
     return [], [], f"the campaign is now {dest}"
+
+
+def _unpark(db: Connection, row: AnyRow, now: datetime) -> tuple[list[Move], list[str], str]:
+    """Try parked effects again at once; the request's ids are those of the outbox."""
+    chosen = outbox.c.id.in_(json.loads(row.unit_ids)) & outbox.c.parked.is_not(None)
+    n = db.execute(update(outbox).where(chosen).values(parked=None, due=now, tries=0)).rowcount
+    return [], [], f"{n} effect(s) are tried again"
 
 
 def _move_units(k: Keeper, db: Connection, row: AnyRow, now: datetime) -> tuple[list[Move], list[str], str]:

@@ -22,6 +22,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    literal_column,
 )
 from sqlalchemy.types import TypeDecorator
 
@@ -106,9 +107,10 @@ units = Table(
     Index("units_by_seen", "campaign_id", "seen"),
     Index("units_by_launch", "launch_id"),
 )  # fmt: skip
-OPEN = units.c.state.not_in(["declared", "debug"])
+# Literal values, not bound ones: only then do queries with the same words use the partial indices.
+OPEN = units.c.state.not_in([literal_column("'declared'"), literal_column("'debug'")])
 Index("units_open", units.c.campaign_id, units.c.seen, sqlite_where=OPEN, postgresql_where=OPEN)
-DECLARED = units.c.state == "declared"
+DECLARED = units.c.state == literal_column("'declared'")
 Index("units_declared", units.c.campaign_id, units.c.since, sqlite_where=DECLARED, postgresql_where=DECLARED)
 
 counters = Table(

@@ -10,7 +10,7 @@ from keepupd.core.model import CatalogFile, Move
 from keepupd.daemon.app import load_charts
 from keepupd.store import intake, reads, store
 from keepupd.store.database import Database
-from keepupd.store.tables import campaigns, counters, history, outbox, units
+from keepupd.store.tables import OPEN, campaigns, counters, history, outbox, units
 from keepupd.store.upgrade import upgrade
 
 NOW = datetime(2026, 1, 5, 2, 0, tzinfo=UTC)
@@ -22,7 +22,9 @@ def database(tmp_path):
     database = Database(f"sqlite:///{tmp_path}/keepupd.db")
     upgrade(database)
     with database.write("test") as db:
-        db.execute(campaigns.insert().values(name="c", type="reco", settings="{}", state="pending", since=NOW, created=NOW))
+        db.execute(
+            campaigns.insert().values(name="c", type="reco", settings="{}", state="pending", since=NOW, created=NOW)
+        )
     yield database
     database.close()
 
@@ -113,6 +115,14 @@ def test_pending_units_are_picked_by_index_and_limit(database):
     assert "units_by_state" in plan and "SCAN" not in plan
 
 
+def test_the_oldest_open_unit_is_found_by_its_index(database):
+    query = select(func.min(units.c.seen)).where(units.c.campaign_id == 1, OPEN)
+    with database.read() as db:
+        sql = str(query.compile(db, compile_kwargs={"literal_binds": False}))
+        plan = " ".join(str(row) for row in db.exec_driver_sql("EXPLAIN QUERY PLAN " + sql, (1,)))
+    assert "units_open" in plan
+
+
 def test_a_deleted_unit_an_added_one_and_a_wrong_counter_each_break_the_sum_rule_by_name(database):
     def faults():
         with database.write("test") as db:
@@ -139,7 +149,11 @@ def test_another_process_holding_the_database_is_an_error_in_words(database, tmp
     monkeypatch.setattr("keepupd.store.database.LOCK_PATIENCE_S", 0.1)
     other = Database(f"sqlite:///{tmp_path}/keepupd.db")
     impatient = Database(f"sqlite:///{tmp_path}/keepupd.db")
-    with other.write("hold"), pytest.raises(StoreUnavailable, match=r"locked(.|\n)*another process"), impatient.write("try"):
+    with (
+        other.write("hold"),
+        pytest.raises(StoreUnavailable, match=r"locked(.|\n)*another process"),
+        impatient.write("try"),
+    ):
         pass
     other.close()
     impatient.close()

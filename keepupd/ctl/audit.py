@@ -1,0 +1,124 @@
+"""`keepupctl audit`: compare SAM's members with the store both ways, and name every file that breaks the sum rule.
+
+The sum rule: every file ever seen in the input definition is in exactly one state. Nothing is changed here: the next
+sweep of the daemon mends what it can.
+"""
+
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Connection, Select, exists, func, select
+
+from keepupd.core.errors import SamAbsent, SamUnavailable
+from keepupd.ctl import reads
+from keepupd.ctl.desk import Desk
+from keepupd.store.intake import fill_members, members
+from keepupd.store.tables import AnyRow, files, units
+
+if TYPE_CHECKING:
+    from keepupd.clients.catalog import Catalog
+
+PATIENCE_S = 10.0  # a person waits; the daemon has more patience with SAM
+
+
+def audit(desk: Desk, campaign: str | None) -> dict[str, Any]:
+    """One campaign, or all that are active. Raises ConfigError and StoreUnavailable; a silent SAM is in the answer."""
+    with desk.read() as db:
+        rows = [reads.campaign_named(db, campaign)] if campaign else [c for c in reads.all_campaigns(db) if c.active]
+    sam = _connect(desk)
+    try:
+        return {"campaigns": [_audit_one(desk, sam, row) for row in rows]}
+    finally:
+        sam.close()
+
+
+def _connect(desk: Desk) -> "Catalog":
+    from keepupd.clients.sam import Sam
+    from keepupd.config import load_settings
+
+    sam = load_settings(desk.config).sam
+    return Sam(
+        sam.read_url, sam.write_url, experiment=sam.experiment, station=sam.station, group=sam.group, user=sam.user,
+        timeout_s=sam.timeout_s, patience_s=min(sam.patience_s, PATIENCE_S), bulk=sam.bulk,
+    )  # fmt: skip
+
+
+def _audit_one(desk: Desk, sam: "Catalog", row: AnyRow) -> dict[str, Any]:
+    definition = json.loads(row.settings)["input"]["definition"]
+    with desk.database.connection() as db:
+        in_sam, silence = None, ""
+        try:
+            in_sam = fill_members(db, sam.definition_files(definition))
+        except (SamUnavailable, SamAbsent) as error:
+            silence = error.problem
+        with db.begin():
+            row = reads.campaign_named(db, row.name)  # as it is by now: the daemon goes on while SAM lists
+            broken = {what: ask(db, row) for what, ask in IN_STORE.items()}
+            if in_sam is not None:
+                broken |= {what: list(db.execute(ask(row)).scalars()) for what, ask in AGAINST_SAM.items()}
+            ever, gone = _totals(db, row.id)
+    return {
+        "name": row.name, "definition": definition, "members_in_sam": in_sam, "sam_error": silence,
+        "ever_seen": ever, "left": gone, "swept": row.swept,
+        "broken": {what: names for what, names in broken.items() if names},
+    }  # fmt: skip
+
+
+# --- what breaks it: a name each, and who does ----------------------------------------------------------------------
+
+
+def _unknown(row: AnyRow) -> Select[Any]:
+    known = exists().where(files.c.campaign_id == row.id, files.c.file_id == members.c.file_id)
+    return select(members.c.name).where(~known).order_by(members.c.name)
+
+
+def _members(row: AnyRow, member: bool, gone: bool) -> Select[Any]:
+    there = exists().where(members.c.file_id == files.c.file_id)
+    query = select(files.c.name).where(files.c.campaign_id == row.id, there if member else ~there)
+    return query.where(files.c.gone.is_not(None) if gone else files.c.gone.is_(None)).order_by(files.c.name)
+
+
+AGAINST_SAM: dict[str, Callable[[AnyRow], Select[Any]]] = {
+    "in SAM, not in the store": _unknown,
+    "in the store, not in SAM": lambda row: _members(row, member=False, gone=False),
+    "in SAM, in the store as left": lambda row: _members(row, member=True, gone=True),
+}
+
+
+def _stateless(db: Connection, row: AnyRow) -> list[str]:
+    unit = exists().where(units.c.id == files.c.unit_id)
+    waiting = files.c.unit_id.is_(None) if row.type == "merge" else files.c.name.is_(None)  # for a group to close
+    query = select(files.c.name).where(files.c.campaign_id == row.id, ~unit, ~waiting).order_by(files.c.name)
+    return list(db.execute(query).scalars())
+
+
+def _unfounded(db: Connection, row: AnyRow) -> list[str]:
+    file = exists().where(files.c.unit_id == units.c.id)
+    query = select(units.c.name).where(units.c.campaign_id == row.id, ~file).order_by(units.c.name)
+    return [] if row.type == "generator" else list(db.execute(query).scalars())
+
+
+def _miscounted(db: Connection, row: AnyRow) -> list[str]:
+    """Counters that differ from the rows they count."""
+    sums = select(units.c.state, units.c.cause, func.sum(units.c.files)).where(units.c.campaign_id == row.id)
+    true = {(state, cause): int(n) for state, cause, n in db.execute(sums.group_by(units.c.state, units.c.cause))}
+    kept = reads.counts(db, row.id)
+    pairs = [(key, kept.get(key, 0), true.get(key, 0)) for key in sorted(kept | true)]
+    wrong = [f"{' '.join(key).strip()}: counted {k}, there are {t}" for key, k, t in pairs if k != t]
+    now = dict(zip(("ever seen", "left"), _totals(db, row.id), strict=True))
+    totals = (("ever seen", row.ever_seen), ("left", row.gone))
+    return wrong + [f"{what}: counted {n}, there are {now[what]}" for what, n in totals if n != now[what]]
+
+
+def _totals(db: Connection, campaign_id: int) -> tuple[int, int]:
+    query = select(func.count(), func.count(files.c.gone)).where(files.c.campaign_id == campaign_id)
+    ever, gone = db.execute(query).one()
+    return ever, gone
+
+
+IN_STORE: dict[str, Callable[[Connection, AnyRow], list[str]]] = {
+    "files in no state": _stateless,
+    "states of no file": _unfounded,
+    "counters that differ": _miscounted,
+}

@@ -1,0 +1,150 @@
+"""What `keepupctl status` reads: one plain SQL statement a table, on the database's own driver.
+
+Importing SQLAlchemy alone takes longer than the whole command may, so this one command does without. Every number comes
+from a counter or an index range: it costs the same with a thousand files or a million.
+"""
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from keepupd.core.errors import SchemaError, StoreUnavailable
+from keepupd.core.model import STATES
+from keepupd.ctl.desk import Desk, check_there
+from keepupd.ctl.words import from_ms
+
+SILENT_S = 180  # nothing was polled for so long: the daemon is down, or hangs
+TROUBLE = ("held", "crash", "debug")
+MIGRATIONS = Path(__file__).parents[1] / "store" / "migrations" / "versions"
+
+# A pending unit without a due time left its input definition: nothing is late there.
+CAMPAIGNS = """
+SELECT c.id, c.name, c.type, c.state, c.since, c.cause, c.why, c.active, c.settings, c.ever_seen, c.gone, c.sam_count,
+  c.difference,
+  (SELECT u.seen FROM units u WHERE u.campaign_id = c.id AND u.state NOT IN ('declared', 'debug')
+     AND NOT (u.state = 'pending' AND u.due IS NULL) ORDER BY u.seen LIMIT 1) AS oldest,
+  (SELECT count(*) FROM units u WHERE u.campaign_id = c.id AND u.seen > {hour_ago}) AS seen_1h,
+  (SELECT count(*) FROM units u WHERE u.campaign_id = c.id AND u.state = 'declared' AND u.since > {hour_ago}) AS out_1h
+FROM campaigns c ORDER BY c.name
+"""
+
+
+def status(desk: Desk) -> dict[str, Any]:
+    """Every campaign, the daemon and its outbox. Raises StoreUnavailable or SchemaError."""
+    now = desk.now
+    with _connected(desk) as db:
+        hour_ago = int((now - timedelta(hours=1)).timestamp() * 1000)
+        rows = _rows(db, CAMPAIGNS.format(hour_ago=hour_ago))
+        counters = _rows(db, "SELECT campaign_id, state, cause, n FROM counters WHERE n <> 0")
+        polls = _rows(db, "SELECT name, good, failed, error FROM polls ORDER BY name")
+        [outbox] = _rows(db, "SELECT count(*) AS depth, count(parked) AS parked, min(created) AS oldest FROM outbox")
+        [waiting] = _rows(db, "SELECT count(*) AS n FROM requests WHERE done IS NULL")
+    active = {row["name"] for row in rows if row["active"]}
+    return {
+        "keepupctl": desk.command(),  # how to call it again
+        "campaigns": [_campaign(row, [c for c in counters if c["campaign_id"] == row["id"]], now) for row in rows],
+        "daemon": _daemon(polls, active, now) | {"requests_waiting": waiting["n"]},
+        "outbox": {"depth": outbox["depth"], "parked": outbox["parked"], "oldest_s": _age(outbox["oldest"], now)},
+    }
+
+
+def _campaign(row: dict[str, Any], counters: list[dict[str, Any]], now: datetime) -> dict[str, Any]:
+    files = {state: sum(c["n"] for c in counters if c["state"] == state) for state in STATES}
+    causes: dict[str, int] = {}
+    for c in counters:
+        if c["state"] in TROUBLE and c["cause"]:
+            causes[c["cause"]] = causes.get(c["cause"], 0) + c["n"]
+    top = max(causes, key=lambda cause: causes[cause], default=None)
+    settings = json.loads(row["settings"] or "{}")
+    return {
+        "name": row["name"], "type": row["type"], "state": row["state"], "since": from_ms(row["since"]),
+        "cause": row["cause"], "why": row["why"], "active": bool(row["active"]), "files": files,
+        "sum_rule_difference": row["difference"], "oldest_undeclared_s": _age(row["oldest"], now),
+        "rate_in_1h": row["seen_1h"], "rate_out_1h": row["out_1h"],
+        "top_cause": top, "top_cause_files": causes[top] if top else 0,
+        "expected_files": settings.get("expected_files"), "wanted_by": settings.get("wanted_by"),
+        "ever_seen": row["ever_seen"], "gone": row["gone"], "sam_count": row["sam_count"],
+    }  # fmt: skip
+
+
+def _daemon(polls: list[dict[str, Any]], active: set[str], now: datetime) -> dict[str, Any]:
+    times = [at for poll in polls for at in (poll["good"], poll["failed"]) if at is not None]
+    age = _age(max(times, default=None), now)
+    return {
+        "last_pass_s": age,
+        "silent": is_silent(age),
+        "failing_polls": [
+            poll | {"good": from_ms(poll["good"]), "failed": from_ms(poll["failed"])}
+            for poll in polls
+            if is_failing(poll["good"], poll["failed"]) and poll["name"].partition(":")[2] in {"", *active}
+        ],
+    }
+
+
+def is_silent(age_s: float | None) -> bool:
+    """Whether the daemon is down or hangs, by the seconds since it last polled anything."""
+    return age_s is None or age_s > SILENT_S
+
+
+def is_failing(good: Any, failed: Any) -> bool:
+    """A poll, by when it was last good and when it last failed."""
+    return failed is not None and (good is None or failed > good)
+
+
+def _age(at_ms: int | None, now: datetime) -> float | None:
+    return None if at_ms is None else max(0.0, round(now.timestamp() - at_ms / 1000, 1))
+
+
+# --- the driver ---------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _connected(desk: Desk) -> Iterator[Any]:
+    url = desk.settings["database"]
+    if not url.startswith("sqlite:///"):
+        with desk.read() as checked:
+            yield checked.connection  # the driver's own, below SQLAlchemy's
+        return
+    check_there(url)
+    path = Path(url.removeprefix("sqlite:///")).absolute()
+    try:
+        with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=rw", uri=True, timeout=10)) as db:
+            db.execute("PRAGMA query_only=ON")  # mode=ro could not make the files that reading in WAL mode needs
+            db.execute("BEGIN")
+            _check_schema(db, desk.config)
+            yield db
+    except sqlite3.DatabaseError as error:
+        remedy = f"see who holds it: `fuser {path}`"
+        raise StoreUnavailable(f"the database {path} cannot be read: {error}", remedy) from error
+
+
+def _rows(db: Any, sql: str) -> list[dict[str, Any]]:
+    cursor = db.cursor()
+    cursor.execute(sql)
+    names = [column[0] for column in cursor.description]
+    return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+
+def newest_schema() -> str:
+    """The schema this keepupd needs, without importing its tables: the newest migration's number."""
+    return max(path.stem.partition("_")[0] for path in MIGRATIONS.glob("[0-9]*.py"))
+
+
+def _check_schema(db: Any, config: Path) -> None:
+    needed = newest_schema()
+    try:
+        found = _rows(db, "SELECT version_num FROM alembic_version")[0]["version_num"]
+    except (sqlite3.OperationalError, IndexError) as error:
+        if "locked" in str(error):
+            raise
+        found = "none"
+    if found != needed:
+        raise SchemaError(
+            f"the database has schema {found}, this keepupctl needs {needed}",
+            f"stop the daemon and run `keepupd db upgrade -c {config}`, or use the keepupctl of the running daemon",
+        )

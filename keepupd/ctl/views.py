@@ -1,0 +1,197 @@
+"""Show on a terminal what a command found. Each function gives lines; one that begins with ! is trouble.
+
+Text and --json come from the same mapping: `fields` shows any of it. Whoever prints lines cleans them (words.plain):
+names, reasons and logs come from outside.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from keepupd.ctl.words import clock, cut, for_shell, plain, span
+
+WIDTH = 120  # of tables
+SHORT = 40  # characters; a longer fact has a line of its own
+NORMAL = ("pending", "running", "validated", "declared")
+NOT_SHOWN = (
+    "kind", "name", "unit", "state", "since", "since_s", "late", "seen", "due", "tries", "losses", "edition", "polls",
+)  # fmt: skip
+
+Lines = Iterator[str]
+Found = Mapping[str, Any]
+
+
+def table(rows: Sequence[Sequence[str]], elastic: int) -> Lines:
+    """Columns as wide as they must be; the `elastic` one gives way so that a line fits WIDTH."""
+    widths = [max(len(plain(cell)) for cell in column) for column in zip(*rows, strict=True)]
+    over = sum(widths) + 2 * (len(widths) - 1) - WIDTH
+    widths[elastic] = max(12, widths[elastic] - max(0, over))
+    for row in rows:
+        cells = [cut(cell, width).ljust(width) for cell, width in zip(row, widths, strict=True)]
+        yield "  ".join(cells).rstrip()[:WIDTH]
+
+
+def fields(found: Found) -> Lines:
+    """A row for each thing known: `label      words`."""
+    for key, value in found.items():
+        words = [] if key in NOT_SHOWN or value in (None, "", False) else list(_rows(value))
+        for n, row in enumerate(words):
+            yield f"  {'' if n else key.replace('_', ' '):<11} {row}"
+
+
+def _rows(value: Any) -> Lines:
+    """A value in one row, a list in a row an item; lines of a log below the facts around them."""
+    if isinstance(value, Mapping) and "command" in value and len(value) == 2:
+        yield f"{value['command']}    # {value['means']}"
+    elif isinstance(value, Mapping) and "dest" in value:
+        yield step(value)
+    elif isinstance(value, Mapping):
+        known = {k.replace("_", " "): _word(v) for k, v in value.items() if v not in (None, "", []) and k != "lines"}
+        yield ", ".join(f"{k} {v}" for k, v in known.items() if len(v) <= SHORT)
+        yield from (f"{k}: {v}" for k, v in known.items() if len(v) > SHORT)
+        yield from (f"| {line}" for line in value.get("lines", ()))
+    elif isinstance(value, list):
+        for item in value:
+            yield from _rows(item)
+    else:
+        yield _word(value)
+
+
+def _word(value: Any) -> str:
+    return clock(value) if isinstance(value, datetime) else str(value)
+
+
+def step(moved: Found) -> str:
+    """A row of history."""
+    who = "" if moved["who"] == "keepupd" else f" by {moved['who']}"
+    return f"{clock(moved['at'])} {moved['source']} -> {moved['dest']} ({moved['event']}{who}): {moved['why']}"
+
+
+# --- one function a command ---------------------------------------------------------------------------------------
+
+
+def why(found: Found) -> Lines:
+    if found["state"] is None:
+        yield f"! {plain(found['name'])} {found['means']}"
+    else:
+        mark = "" if found["state"] in NORMAL and not found["late"] else "! "
+        late = ", LATE" if found["late"] else ""
+        age = f"for {span(found['since_s'])}, since {clock(found['since'])}"
+        yield f"{mark}{plain(found['name'])} is in {found['state']} {age}{late}"
+    yield from fields(found)
+    for poll in found.get("polls", ()):
+        if poll["failing"]:
+            yield f"! poll {poll['name']} fails, last at {clock(poll['failed'])}: {poll['error']}"
+
+
+HEADS = ("pend", "run", "valid", "decl", "held", "crash", "debug")  # of STATES
+
+
+def status(found: Found) -> Lines:
+    campaigns, daemon = found["campaigns"], found["daemon"]
+    head = ("  campaign", "state", *HEADS, "oldest", "in/h", "out/h", "top cause")
+    yield from table([head, *map(_campaign_row, campaigns)], 0) if campaigns else ["no campaign is taken up yet"]
+    for c in campaigns:
+        yield from _attention(c, found["keepupctl"])
+    for poll in daemon["failing_polls"]:
+        yield cut(f"! poll {poll['name']} fails, last at {clock(poll['failed'])}: {poll['error']}", WIDTH)
+    if found["outbox"]["parked"]:
+        yield f"! {found['outbox']['parked']} effects wait for a person: {found['keepupctl']} stuck"
+    age = daemon["last_pass_s"]
+    if daemon["silent"]:
+        seen = "has never worked on this database" if age is None else f"was last at work {span(age)} ago"
+        yield f"! the daemon {seen}: is it running? The numbers are as it left them"
+    else:
+        yield f"the daemon was at work {span(age)} ago; {found['outbox']['depth']} effects in the outbox"
+
+
+def _campaign_row(c: Found) -> list[str]:
+    numbers = [_number(n) for n in (*c["files"].values(), c["rate_in_1h"], c["rate_out_1h"])]
+    return [_mark(c) + c["name"], c["state"], *numbers[:-2], _oldest(c), *numbers[-2:], cut(c["top_cause"] or "-", 20)]
+
+
+def _mark(c: Found) -> str:
+    return "! " if c["state"] not in NORMAL or c["sum_rule_difference"] else "  "
+
+
+def _number(n: int) -> str:
+    return f"{n / 1_000_000:.4g}M" if n >= 1_000_000 else str(n)
+
+
+def _oldest(c: Found) -> str:
+    return "-" if c["oldest_undeclared_s"] is None else span(c["oldest_undeclared_s"])
+
+
+def _attention(c: Found, keepupctl: str) -> Lines:
+    name, short = for_shell(c["name"]), cut(c["name"], 40)
+    if c["state"] not in NORMAL:
+        yield cut(f"! {short} {c['state'].upper()} since {clock(c['since'])}: {plain(c['why'])}", WIDTH)
+        yield f"    {keepupctl} why {name}"
+    if not c["active"]:
+        yield f"! {short} launches nothing: its file is gone from the configuration"
+    if c["sum_rule_difference"]:
+        yield f"! {short}: {c['sum_rule_difference']} files break the sum rule: {keepupctl} audit {name}"
+    if trouble := [s for s in ("debug", "crash", "held") if c["files"][s]]:
+        numbers = ", ".join(f"{c['files'][s]} {s}" for s in trouble)
+        most = f", most for {c['top_cause']} ({c['top_cause_files']})" if c["top_cause"] else ""
+        yield cut(f"  {short}: {numbers}{most}", WIDTH)
+        yield f"    {keepupctl} files {name} --state {trouble[0]}"
+
+
+def files(found: Found) -> Lines:
+    head = ("file", "state", "since", "next look", "cause", "why")
+    rows = [(f["name"], f["state"], _short(f["since"]), _short(f["due"]), f["cause"] or "-", f["why"][:40])
+            for f in found["files"]]  # fmt: skip
+    yield from table([head, *rows], 0)
+    yield f"{len(rows)} of {found['total']} files" + ("" if len(rows) >= found["total"] else "; more with --limit")
+
+
+def _short(at: datetime | None) -> str:
+    return f"{at:%m-%d %H:%M}" if at else "-"
+
+
+def history(found: Found) -> Lines:
+    yield from map(step, found["steps"])
+    if not found["steps"]:
+        yield f"{plain(found['name'])} has not moved since it was first seen"
+
+
+def log(found: Found) -> Lines:
+    yield f"attempt {found['attempt']} of {found['of']}, launch {found['launch']}, node {found['host'] or 'not known'}"
+    if found["missing"]:
+        yield f"! {found['missing']}"
+    for one in found["logs"]:
+        left_out = f", the first {one['left_out']} left out" if one["left_out"] else ""
+        yield f"--- {one['name']}: {one['bytes']} bytes{left_out}; {one['path']}"
+        yield from one["lines"]
+
+
+def stuck(found: Found) -> Lines:
+    for one in found["stuck"]:
+        yield f"! {one['what']}, since {clock(one['since'])}: {one['why']}"
+        yield f"    {one['command']}"
+    if not found["stuck"]:
+        yield "nothing is stuck"
+
+
+def audit(found: Found) -> Lines:
+    for c in found["campaigns"]:
+        members = "SAM gave no answer" if c["members_in_sam"] is None else f"{c['members_in_sam']} members in SAM"
+        yield f"{c['name']}: {members} ({c['definition']}); ever seen {c['ever_seen']}, of these left {c['left']}"
+        if c["sam_error"]:
+            yield f"! only the store was looked at: {c['sam_error']}"
+        for what, names in c["broken"].items():
+            yield f"! {len(names)} {what}:"
+            yield from (f"    {plain(name)}" for name in names)
+        if not c["broken"] and not c["sam_error"]:
+            yield "  the sum rule is kept: each file is in exactly one state"
+
+
+def asked(chosen: Sequence[Any], let_be: Sequence[str], event: str) -> Lines:
+    """The preview of what is asked for."""
+    yield f"{event}: {len(chosen)} file(s)"
+    for unit in chosen[:10]:
+        yield f"    {plain(unit.name)}  ({unit.state}{': ' + unit.cause if unit.cause else ''})"
+    if len(chosen) > 10:
+        yield f"    and {len(chosen) - 10} more"
+    yield from (f"! {words}" for words in let_be)
