@@ -1,0 +1,80 @@
+"""The HTTP application and the process around it: read this first. Routes are in routes_*.py, one function a path."""
+
+import contextlib
+import resource
+import socket
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from . import routes_files, routes_projects, routes_values
+from .db import Database
+from .web import Call, CanonicalHeaders, Catalog, on_error, text
+
+VERSION = "3.0.0 (keepup-sam)"
+BUSIEST = ("/files", "/files/metadata", "/files/{by}/{file:path}/locations")
+Endpoint = Callable[[Call], Awaitable[Response]]
+
+
+async def server_info(call: Call) -> Response:
+    return text(f"SAMWeb API for {call.catalog.experiment}\nSAMWeb version: {VERSION}\n"
+                f"Database: SQLite\nUser information:\n  Username: {call.user}\n  Roles: default, *\n")
+
+
+def _route(base: str, verbs: str, path: str, endpoint: Endpoint) -> Route:
+    async def handle(request: Request) -> Response:
+        try:
+            return await endpoint(await Call.read(request))
+        except Exception as error:
+            return on_error(request, error)
+    return Route(base + path, handle, methods=verbs.split())
+
+
+def application(db: Database, experiment: str) -> Starlette:
+    """The ASGI application for one experiment's catalog, under /sam/<experiment>/api."""
+    base = f"/sam/{experiment}/api"
+    table = [("GET", "", server_info), ("GET", "/", server_info), *routes_projects.ROUTES, *routes_files.ROUTES,
+             *routes_values.ROUTES]
+    table.sort(key=lambda row: row[1] not in BUSIEST)      # routes are tried in order, at some 2 us each
+    app = Starlette(routes=[_route(base, *row) for row in table], exception_handlers={404: on_error, 405: on_error})
+    app.router.redirect_slashes = False     # ifdh mishandles redirects
+    app.state.catalog = Catalog(db, experiment, base)
+    return app
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, db: Database, announcement: str):
+        super().__init__(config)
+        self.db, self.announcement = db, announcement
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        print(self.announcement, flush=True)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self.db.interrupt()
+        await super().shutdown(sockets)
+        self.db.close()
+
+
+def serve(path: Path, host: str, port: int, experiment: str) -> None:
+    """Serve the catalog until SIGINT or SIGTERM. port 0 takes a free one. Raises OSError when the port is taken."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))    # thousands of jobs may hold a connection
+    sys.setswitchinterval(0.001)        # the event loop should not wait 5 ms for a thread that makes a long list
+    family, shown = (socket.AF_INET6, f"[{host}]") if ":" in host else (socket.AF_INET, host)
+    listener = socket.create_server((host, port), backlog=1024, family=family)
+    db = Database(path, experiment)
+    config = uvicorn.Config(
+        application(db, experiment), http=CanonicalHeaders, ws="none", lifespan="off", loop="asyncio",
+        log_level="warning", access_log=False, server_header=False, date_header=False, timeout_keep_alive=60,
+        timeout_graceful_shutdown=3, backlog=1024)
+    url = f"http://{shown}:{listener.getsockname()[1]}/sam/{experiment}/api"
+    with contextlib.suppress(KeyboardInterrupt):
+        _Server(config, db, f"keepup-sam: serving {url} (db {path})").run(sockets=[listener])

@@ -1,0 +1,433 @@
+"""The oracle: thousands of random queries, each answered by the server's SQL and by a naive evaluator over Python sets.
+
+The evaluator below shares nothing with the server: it knows the language's rules as docs/sam.md states them, and walks
+every file for every condition. A query is made as a small tree of tuples, and written out in one of its many spellings.
+"""
+
+import asyncio
+import random
+import re
+import time
+from datetime import UTC, datetime
+
+import pytest
+
+from keepupd.samserver import definitions, files, locations, projects, values
+from keepupd.samserver.compile import compile_dims
+from keepupd.samserver.db import Database, transact
+
+TIERS, LABELS = ["raw", "simulated", "hit-reconstructed"], ["blue", "bl_e", "red-1", "x y"]
+STATUSES = ["consumed", "skipped", "transferred"]
+DAY = 86400
+START = 1704067200      # 2024-01-01T00:00:00+00:00
+
+
+class World:
+    """A catalog of some sixty files, and the same facts in plain dictionaries."""
+
+    def __init__(self, path):
+        self.random = random.Random(1)
+        self.database = Database(path, "dune")
+        self.db = self.database.writer
+        self.files = {}
+        self.projects = []
+        self.snapshots = []
+        self.definitions = {}
+        self.run(locations.add_disk, "demo:/d", [])
+        self.run(locations.add_disk, "tape:/t", [])
+        for version in ("v1", "v2", "v1-2"):
+            self.run(values.add_application, "art", "reco", version)
+        for name, kind in (("Test.label", "string"), ("Test.count", "int"), ("Test.energy", "float")):
+            self.run(values.add_parameter, name, kind)
+        for number in range(60):
+            self.add_file(number)
+        for name, tree in (("d1", ("cond", "data_tier", "=", ["raw"])),
+                           ("d2", ("with", ("cond", "file_name", "=", ["f_%"]), {"availability": ["anylocation"]})),
+                           ("d3", ("with", ("sets", ("def", "d2"), [("minus", ("def", "d1"))]), {"limit": 20})),
+                           ("d4", ("rel", "isparentof", ("cond", "file_id", ">", ["0"])))):
+            self.definitions[name] = tree
+            self.run(definitions.create, name, spell(tree, self.random), "u", "g", "")
+            self.add_project(name)
+        self.add_project("d1")
+
+    def run(self, work, *args):
+        return transact(self.db, "BEGIN IMMEDIATE", work, *args)
+
+    def add_file(self, number):
+        pick = self.random
+        parents = pick.sample(sorted(self.files), k=min(len(self.files), pick.choice([0, 0, 1, 2])))
+        raw = {"file_name": f"f{pick.choice('_x')}{number:02}.root", "file_type": "test",
+               "file_size": pick.randrange(100), "data_tier": pick.choice([*TIERS, None]),
+               "event_count": pick.choice([None, 0, 5, 10, 17]), "start_time": START + pick.randrange(5 * DAY),
+               "content_status": pick.choice(["good"] * 4 + ["bad"]), "parents": [{"file_id": p} for p in parents],
+               "application": pick.choice([None, *({"family": "art", "name": "reco", "version": v} for v in (
+                   "v1", "v2", "v1-2"))]),
+               "runs": [[pick.randrange(1, 6), *([pick.randrange(4)] if pick.random() < .7 else []),
+                         pick.choice(["mc", "test"])] for _ in range(pick.choice([0, 1, 1, 2]))],
+               "checksum": pick.choice([[], ["enstore:5"], ["enstore:6", "adler32:00000001"]]),
+               "Test.label": pick.choice([None, *LABELS]), "Test.count": pick.choice([None, 1, 2, 12, 20]),
+               "Test.energy": pick.choice([None, 0.5, 2.0, -1.25])}
+        given = {k: v for k, v in raw.items() if v is not None}
+        number = self.run(files.declare, given, "u")
+        places = [] if pick.random() < .25 else pick.sample(["demo:/d/one", "demo:/d/two", "tape:/t/x(7@AB12)"],
+                                                            pick.choice([1, 1, 2]))
+        for place in places:
+            self.run(locations.add, "file_id", str(number), place)
+        retired = pick.random() < .1
+        if retired:
+            self.run(files.retire, "file_id", str(number))
+        self.files[number] = {**raw, "id": number, "locations": places, "retired": retired, "parents": set(parents)}
+
+    def add_project(self, definition):
+        name = f"p_{definition}{len(self.projects)}"
+        ids = sorted(Oracle(self).scope(self.definitions[definition]))
+        snapshot = asyncio.run(definitions.take_snapshot(self.database, definition))
+        self.snapshots.append({"id": snapshot, "definition": definition, "ids": ids, "project": name})
+        self.run(projects.start, name, "dune", "g", "u", definition, snapshot)
+        deliveries, passed = [], 0
+        for number in range(3):
+            given = {"description": f"{len(self.projects)}.{number}", "username": f"user{number}"}
+            process = self.run(projects.establish, name, "dune", given, 0)
+            for _ in range(self.random.randrange(5)):
+                got = self.run(projects.next_file, name, "dune", str(process))
+                names = [self.files[i]["file_name"] for i in ids]
+                end = names.index(got[1]) + 1 if got else len(ids)
+                deliveries += [{"file": n, "status": "failed", "process": None, "description": None, "username": None}
+                               for n in names[passed:end] if not got or n != got[1]]       # those without location
+                passed = max(passed, end)
+                status = self.random.choice(STATUSES)
+                if got:
+                    self.run(projects.update_file, name, "dune", str(process), got[1], status)
+                    deliveries.append({"file": got[1], "status": status, "process": process, **given})
+        last = {d["file"]: d for d in deliveries}
+        self.projects.append({"name": name, "id": len(self.projects) + 1, "ids": ids,
+                              "deliveries": list(last.values())})
+
+
+class Oracle:
+    """The meaning of a query, the slow and plain way."""
+
+    def __init__(self, world):
+        self.world = world
+
+    def scope(self, tree):
+        named = self.availabilities(tree)
+        return {i for i in self.of(tree, named) if self.available(i, named)}
+
+    def availabilities(self, tree):
+        kind, *rest = tree
+        if kind == "with":
+            return {*rest[1].get("availability", []), *self.availabilities(rest[0])}
+        if kind == "avail":
+            return set(rest[0])
+        if kind == "def":
+            return self.availabilities(self.world.definitions[rest[0]])
+        if kind == "not":
+            return self.availabilities(rest[0])
+        if kind in ("and", "or"):
+            return set().union(*map(self.availabilities, rest[0]))
+        if kind == "sets":
+            return set().union(self.availabilities(rest[0]), *(self.availabilities(t) for _, t in rest[1]))
+        return set()        # conditions have none; a relative is a scope of its own
+
+    def available(self, number, named):
+        file = self.world.files[number]
+        if "any" in named:
+            return True
+        where = named & {"physical", "virtual", "anylocation"} or {"physical"}
+        what = named & {"good", "bad"} or {"good"}
+        located = "physical" if file["locations"] else "virtual"
+        return not file["retired"] and ("anylocation" in where or located in where) and file["content_status"] in what
+
+    def of(self, tree, named):
+        everything = set(self.world.files)
+        match tree:
+            case ("cond", *_): return {i for i in everything if self.some_row(i, [tree])}
+            case ("avail", _): return everything
+            case ("def", name): return self.of(self.world.definitions[name], named)
+            case ("not", item): return everything - self.of(item, named)
+            case ("or", items): return set().union(*(self.of(i, named) for i in items))
+            case ("and", items): return self.all_of(items, named)
+            case ("sets", first, rest):
+                found = self.of(first, named)
+                for op, item in rest:
+                    other = self.of(item, named)
+                    found = found - other if op == "minus" else found & other if op == "intersect" else found | other
+                return found
+            case ("with", query, options):
+                found = sorted(i for i in self.of(query, named) if self.available(i, named))
+                found = found[options.get("offset", 0)::options.get("stride", 1)]
+                return set(found[:options["limit"]] if "limit" in options else found) if set(options) - {
+                    "availability"} else self.of(query, named)
+            case ("rel", kind, query): return self.relatives(kind, self.scope(query))
+        raise AssertionError(tree)
+
+    def relatives(self, kind, start):
+        parents = {i: f["parents"] for i, f in self.world.files.items()}
+        children = {i: {c for c, ps in parents.items() if i in ps} for i in parents}
+        step = parents if kind in ("isparentof", "isancestorof") else children
+        found = set().union(*(step[i] for i in start)) if start else set()
+        while kind in ("isancestorof", "isdescendantof") and (more := set().union(*(step[i] for i in found)) - found):
+            found |= more
+        return found
+
+    def all_of(self, items, named):
+        flat = []
+        for item in items:
+            flat.extend(item[1] if item[0] == "and" else [item])
+        if any(i[0] == "and" for i in flat):
+            return self.all_of(flat, named)
+        rows, found = {}, set(self.world.files)
+        for item in flat:
+            if item[0] != "cond":
+                found &= self.of(item, named)
+                continue
+            groups = rows.setdefault(relation(item[1]), [[]])
+            exact = item[2] in ("=", "in", "like")
+            if exact and any(c[1] == item[1] and c[2] in ("=", "in", "like") for c in groups[-1]):
+                groups.append([])
+            groups[-1].append(item)
+        for groups in rows.values():
+            for group in groups:
+                found &= {i for i in found if self.some_row(i, group)}
+        return found
+
+    def some_row(self, number, conditions):
+        return any(all(holds(row, c) for c in conditions) for row in self.rows(number, relation(conditions[0][1]), {
+            c[1] for c in conditions}))
+
+    def rows(self, number, table, asked):
+        file = self.world.files[number]
+        if table == "runs":
+            return [{"run_number": (r[0], r[1] if len(r) == 3 else None), "run_type": r[-1],
+                     "subrun_number": r[1] if len(r) == 3 else None} for r in file["runs"]]
+        if table == "locations":
+            return [{"full_path": p.partition("(")[0], "tape_label": "AB12" if "(" in p else None}
+                    for p in file["locations"]]
+        if table == "checksums":
+            return [{"checksum": c} for c in file["checksum"]]
+        if table == "snapshots":
+            return [{"snapshot_id": s["id"], "snapshot_file_number": s["ids"].index(number) + 1,
+                     "snapshot_for_project_name": s["project"], "def_snapshot": s["definition"]}
+                    for s in self.world.snapshots if number in s["ids"]]
+        if table == "deliveries":
+            return self.deliveries(file, asked)
+        return [{**file, "file_id": number, "version": (file["application"] or {}).get("version"),
+                 **{k.lower(): v for k, v in file.items()}}]
+
+    def deliveries(self, file, asked):
+        rows = []
+        for p in self.world.projects:
+            row = next((d for d in p["deliveries"] if d["file"] == file["file_name"]), None)
+            if row:
+                rows.append({"project_name": p["name"], "project_id": p["id"], "consumed_status": row["status"],
+                             "consumer_process_id": row["process"], "consumer": row["username"],
+                             "consumer_process_description": row["description"]})
+            elif file["id"] in p["ids"] and "consumed_status" in asked and not any("consumer" in a for a in asked):
+                rows.append({"project_name": p["name"], "project_id": p["id"], "consumed_status": "unconsumed"})
+        return rows
+
+
+def relation(name):
+    groups = {"runs": "run_number subrun_number run_type", "locations": "full_path tape_label", "checksums": "checksum",
+              "snapshots": "snapshot_id snapshot_file_number snapshot_for_project_name def_snapshot",
+              "deliveries": "project_name project_id consumed_status consumer_process_id consumer "
+                            "consumer_process_description"}
+    return next((g for g, names in groups.items() if name in names.split()), "files")
+
+
+def holds(row, condition):
+    """One condition on one row; a missing value meets none."""
+    _, name, op, wanted = condition
+    value = row[name]
+    if value is None:
+        return False
+    if op in ("!=", "not in", "not like"):
+        return unknown_not(matches(name, value, w) for w in wanted)
+    if op in ("=", "in", "like"):
+        return any(matches(name, value, w) for w in wanted)
+    if name == "run_number":
+        return compare(op, *as_runs(value, wanted[0]))
+    forms = (value, value.partition(":")[2]) if name == "full_path" else (value,)
+    return any(compare(op, form, typed(name, wanted[0])[0]) for form in forms)
+
+
+def unknown_not(results):
+    """SQL's not: a subrun that is unknown makes it neither true nor false."""
+    results = list(results)
+    return not any(results) and None not in results
+
+
+def matches(name, value, wanted):
+    if name == "full_path":
+        return any(matches("path", v, wanted) for v in (value, value.partition(":")[2]))
+    if "%" in wanted or "?" in wanted:
+        shown = str(value[0]) if name == "run_number" else str(value)
+        return bool(re.fullmatch("".join({"%": ".*", "?": "."}.get(c, re.escape(c)) for c in wanted), shown))
+    number = name not in TEXTS
+    ends = re.fullmatch(r"([\d.]+)-([\d.]+)", wanted) if number and name != "start_time" else None
+    if name == "run_number":
+        if ends:
+            return compare(">=", *as_runs(value, ends[1])) and compare("<=", *as_runs(value, ends[2]))
+        run, _, subrun = wanted.partition(".")
+        if subrun and value[0] == int(run):
+            return None if value[1] is None else value[1] == int(subrun)
+        return value[0] == int(run)
+    if ends:
+        return typed(name, ends[1])[0] <= value <= typed(name, ends[2])[0]
+    low, high = typed(name, wanted)
+    return low <= value <= high
+
+
+TEXTS = {"file_name", "data_tier", "content_status", "version", "checksum", "run_type", "full_path", "path",
+         "tape_label", "test.label", "snapshot_for_project_name", "def_snapshot", "project_name", "consumed_status",
+         "consumer",
+         "consumer_process_description"}
+
+
+def typed(name, text):
+    if name in TEXTS:
+        return text, text
+    if name == "start_time":
+        moment = datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()
+        return moment, moment + DAY - 1 if len(text) == 10 else moment
+    return float(text), float(text)
+
+
+def as_runs(value, wanted):
+    run, _, subrun = wanted.partition(".")
+    return (value, (int(run), int(subrun))) if subrun else (value[0], int(run))
+
+
+def compare(op, left, right):
+    if isinstance(left, tuple) and None in left:
+        return False
+    return {"<": left < right, "<=": left <= right, ">": left > right, ">=": left >= right}[op]
+
+
+VALUES = {
+    "file_name": ["f_0%", "fx1?.root", "%5%", "f_", "f?0%"], "file_id": ["3", "10", "20-30", "99", "1%"],
+    "data_tier": [*TIERS, "%-reco%", "RAW"], "file_size": ["5", "20-60", "50", "9%"], "event_count": ["0", "5", "3-12"],
+    "content_status": ["good", "bad"], "version": ["v1", "v1-2", "v%", "v?"], "checksum": ["enstore:5", "adler32:%"],
+    "run_number": ["1", "2.1", "3.0002", "1-3", "2.1-4.2", "4%"], "subrun_number": ["1", "0-2"],
+    "run_type": ["mc", "test"],
+    "full_path": ["demo:/d/one", "/d/%", "tape:%", "/t/x"], "tape_label": ["AB12", "%", "AB1?"],
+    "test.label": [*LABELS, "bl?e", "%-1"], "test.count": ["1", "2", "2-15", "1%"],
+    "test.energy": ["0.5", "2", "-1.25", "0-3"], "snapshot_id": ["1", "2", "1-3"],
+    "start_time": ["2024-01-02", "2024-01-03T12:00:00", "2024-01-04 00:30:00"], "def_snapshot": ["d1", "d?"],
+    "snapshot_file_number": ["1", "3", "2-6"], "snapshot_for_project_name": ["p_d10", "p_d%"],
+    "project_name": ["p_d10", "p_d1%", "p_d21", "%"], "project_id": ["1", "2-4"],
+    "consumed_status": ["consumed", "skipped", "unconsumed", "transferred", "co%", "%consumed"],
+    "consumer_process_id": ["1", "2-7", "12"], "consumer": ["user0", "user%"],
+    "consumer_process_description": ["0.1", "1.%"],
+}
+
+
+def condition(pick):
+    name = pick.choice(sorted(VALUES))
+    op = pick.choice(["=", "=", "=", "!=", "in", "not in", "like", "not like", "<", "<=", ">", ">="])
+    count = pick.choice([1, 1, 2, 3]) if op in ("=", "!=", "in", "not in") else 1
+    choices = VALUES[name]
+    if op[0] in "<>":
+        single = name in TEXTS or name == "start_time"
+        choices = [v for v in choices if not re.search(r"[%?]" if single else r"[%?]|\d-[\d.]", v)] or ["1"]
+    if op in ("like", "not like") and name not in TEXTS:
+        choices = [v for v in choices if "%" in v] or ["%"]
+    if name == "start_time" and op in ("like", "not like"):
+        op = ">="
+        choices = VALUES[name]
+    return ("cond", name, op, [pick.choice(choices) for _ in range(count)])
+
+
+def query(pick, depth=3):
+    if depth == 0 or pick.random() < .25:
+        return condition(pick) if pick.random() < .75 else ("def", pick.choice(["d1", "d2", "d3", "d4"]))
+    kind = pick.choice(["and", "and", "and", "or", "sets", "not", "rel", "with"])
+    if kind in ("and", "or"):
+        items = [query(pick, depth - 1) for _ in range(pick.choice([2, 2, 3]))]
+        if kind == "and" and pick.random() < .15:
+            items.append(("avail", [pick.choice(AVAILABILITIES)]))
+        return (kind, items)
+    if kind == "sets":
+        return ("sets", query(pick, depth - 1), [(pick.choice(["minus", "minus", "intersect", "union"]), query(
+            pick, depth - 1)) for _ in range(pick.choice([1, 1, 2]))])
+    if kind == "not":
+        return ("not", query(pick, depth - 1))
+    if kind == "rel":
+        return ("rel", pick.choice(["isparentof", "ischildof"]), query(pick, depth - 1))
+    options = {"limit": pick.randrange(30), "offset": pick.randrange(10), "stride": pick.randrange(1, 5),
+               "availability": pick.sample(AVAILABILITIES, pick.choice([1, 1, 2]))}
+    chosen = pick.sample(sorted(options), pick.choice([1, 1, 2, 3]))
+    return ("with", query(pick, depth - 1), {k: options[k] for k in chosen})
+
+
+AVAILABILITIES = ["physical", "virtual", "anylocation", "good", "bad", "any"]
+
+
+def spell(tree, pick):
+    """One of the ways to write a query down."""
+    case = pick.choice([str, str.upper, str.title])
+
+    def inner(below):
+        text = spell(below, pick)
+        return text if below[0] in ("cond", "rel", "def") and pick.random() < .7 else f"({text})"
+    match tree:
+        case ("cond", name, op, wanted):
+            bare = [re.fullmatch(r"[\w.%?-]+", w) and (pick.random() < .5 or re.search(r"\d-[\d.]", w)) for w in wanted]
+            texts = [w if plain else f"'{w}'" for w, plain in zip(wanted, bare, strict=True)]
+            shown = pick.choice([", ", ",", " , "]).join(texts)
+            sign = "" if op == "=" and pick.random() < .5 else op
+            return f"{case(name)} {case(sign)} {f'({shown})' if pick.random() < .3 else shown}"
+        case ("def", name): return f"{case('defname')}:{pick.choice(['', ' '])}{name}"
+        case ("avail", names): return f"availability: {','.join(names)}"
+        case ("not", item): return f"{case('not')} {inner(item)}"
+        case ("rel", kind, item): return f"{case(kind)}: ({spell(item, pick)})"
+        case ("and" | "or", items):
+            return f" {case(tree[0])} ".join(spell(i, pick) if i[0] == "avail" else inner(i) for i in items)
+        case ("sets", first, rest): return " ".join([inner(first), *(f"{case(op)} {inner(t)}" for op, t in rest)])
+        case ("with", item, options):
+            shown = [f"{case(k)} {','.join(v) if isinstance(v, list) else v}" for k, v in options.items()]
+            return f"{inner(item)} {case('with')} {' '.join(shown)}"
+    raise AssertionError(tree)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    made = World(tmp_path_factory.mktemp("oracle") / "catalog.db")
+    yield made
+    made.database.close()
+
+
+def agree(world, seed):
+    pick = random.Random(seed)
+    tree = query(pick)
+    text = spell(tree, pick)
+    compiled = compile_dims(world.db, text)
+    got = [r[0] for r in world.db.execute(compiled.select("f.file_id"), compiled.args)]
+    assert got == sorted(Oracle(world).scope(tree)), f"seed {seed}: {text}"
+    return len(got)
+
+
+def test_random_queries_mean_what_they_should(world):
+    sizes = [agree(world, seed) for seed in range(500)]
+    assert sum(0 < size < 40 for size in sizes) > 150, "the queries are too dull to show anything"
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+def test_thousands_of_random_queries_mean_what_they_should(world):
+    seed, until = 1000, time.monotonic() + 300
+    while seed < 9000 and time.monotonic() < until:
+        agree(world, seed)
+        seed += 1
+    assert seed > 4000
+
+
+def test_ancestors_and_descendants_mean_what_they_should(world):
+    for seed in range(60):
+        pick = random.Random(seed)
+        inner = condition(pick)
+        tree = ("and", [("rel", pick.choice(["isancestorof", "isdescendantof"]), inner), condition(pick)])
+        compiled = compile_dims(world.db, spell(tree, pick))
+        got = [r[0] for r in world.db.execute(compiled.select("f.file_id"), compiled.args)]
+        assert got == sorted(Oracle(world).scope(tree)), spell(tree, pick)
