@@ -5,18 +5,19 @@ that SAM shows already is adopted at once: such a file never runs.
 """
 
 import logging
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, select, update
 
 from keepupd.config import Campaign
 from keepupd.core.decide import Observation, decide
-from keepupd.core.model import Move, Output, Unit
+from keepupd.core.model import CatalogFile, Move, Output, Unit
 from keepupd.daemon.keeper import Keeper, say
-from keepupd.daemon.outputs import look_for_outputs
+from keepupd.daemon.outputs import look_for_outputs, rival_guard
 from keepupd.store import intake, store
-from keepupd.store.tables import AnyRow, campaigns, units
+from keepupd.store.tables import EPOCH, AnyRow, campaigns
 
 TAKE_IN = 500  # files in one transaction, and in one question to SAM
 
@@ -75,37 +76,42 @@ def _note_sweep(db: Connection, campaign_id: int, listed: int, faults: dict[str,
 def _take_in_all(k: Keeper, db: Connection, campaign_id: int, now: datetime) -> int:
     taken = 0
     while new := intake.new_members(db, campaign_id, TAKE_IN):
-        settle = timedelta(seconds=k.campaigns[campaign_id].settle_s)
-        with k.database.write("take in", db):
-            units_in = intake.take_in(db, campaign_id, new, now, settle)
-        adopt(k, campaign_id, units_in, now)
+        take_in(k, campaign_id, new, now)
         taken += len(new)
     return taken
 
 
-def adopt(k: Keeper, campaign_id: int, taken_in: list[Unit], now: datetime) -> None:
-    """Files whose output SAM shows already are declared without a launch."""
+def take_in(k: Keeper, campaign_id: int, new: list[CatalogFile], now: datetime) -> None:
+    """Files seen for the first time. Those whose output SAM shows already are declared without a launch."""
     campaign = k.campaigns[campaign_id]
-    looked = _past_retired_editions(k, campaign, taken_in)
-    moves = []
-    for unit, output in looked:
-        event = decide(Observation(now, output=output), unit)
-        if event:
-            moves.append(Move(unit, event, "SAM shows its output already", guards=frozenset({"alone"}),
-                              values={"edition": unit.edition}))  # fmt: skip
-    with k.database.write("adopt") as db:
-        for unit, _ in looked:
-            if unit.edition > 1:
-                db.execute(update(units).where(units.c.id == unit.id).values(edition=unit.edition))
+    known = look_ahead(k, campaign, [file.name for file in new])
+    with k.database.write("take in") as db:
+        fresh = intake.take_in(db, campaign_id, new, now, timedelta(seconds=campaign.settle_s))
+        later = [replace(unit, edition=known[unit.name].edition) for unit in fresh if known[unit.name].edition > 1]
+        store.set_editions(db, later)
+        seen = {unit.id: Observation(now, output=known[unit.name].output) for unit in fresh}
+        adopted = [(unit, event) for unit in fresh if (event := decide(seen[unit.id], unit))]
+        moves = [
+            Move(unit, event, "SAM shows its output already", guards=rival_guard(False),
+                 values={"edition": known[unit.name].edition}) for unit, event in adopted
+        ]  # fmt: skip
         dests = store.apply(db, k.file_chart, moves, now)
     k.log_moves(campaign.name, moves, dests)
 
 
-def _past_retired_editions(k: Keeper, campaign: Campaign, fresh: list[Unit]) -> list[tuple[Unit, Output | None]]:
-    """What SAM says of each unit's newest edition: a retired output means that a later edition is wanted."""
-    looked: list[tuple[Unit, Output | None]] = []
-    while fresh:
-        outputs = look_for_outputs(k.sam, campaign, fresh)
-        looked += [(unit, outputs[unit.id].state) for unit in fresh if not outputs[unit.id].retired]
-        fresh = [replace(unit, edition=unit.edition + 1) for unit in fresh if outputs[unit.id].retired]
-    return looked
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """What SAM shows of a file's newest edition before we know the file. A retired output means a later one is wanted."""
+
+    edition: int
+    output: Output
+
+
+def look_ahead(k: Keeper, campaign: Campaign, names: Sequence[str]) -> dict[str, Ahead]:
+    known: dict[str, Ahead] = {}
+    asked = [Unit(n, 0, name, "pending", 0, EPOCH) for n, name in enumerate(names)]
+    while asked:
+        found = look_for_outputs(k.sam, campaign, asked)
+        known |= {unit.name: Ahead(unit.edition, found[unit.id].state) for unit in asked}
+        asked = [replace(unit, edition=unit.edition + 1) for unit in asked if found[unit.id].retired]
+    return known

@@ -161,5 +161,14 @@ def postpone(db: Connection, later: Sequence[tuple[Unit, datetime]]) -> None:
         )
 
 
+def set_editions(db: Connection, later: Sequence[Unit]) -> None:
+    """Units whose earlier editions were retired before this database knew them."""
+    if later:
+        db.execute(
+            update(units).where(units.c.id == bindparam("b_id")).values(edition=bindparam("b_edition")),
+            [{"b_id": unit.id, "b_edition": unit.edition} for unit in later],
+        )
+
+
 def campaign_state(db: Connection, campaign_id: int) -> str:
     return str(db.execute(select(campaigns.c.state).where(campaigns.c.id == campaign_id)).scalar_one())
