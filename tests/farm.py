@@ -28,7 +28,7 @@ from keepupd.daemon.effects import EFFECTS
 from keepupd.daemon.keeper import Keeper
 from keepupd.daemon.passes import Passes
 from keepupd.store.database import Database
-from keepupd.store.tables import campaigns, counters, files, history, requests, units
+from keepupd.store.tables import OPEN, campaigns, counters, files, history, requests, units
 from keepupd.store.upgrade import upgrade
 
 SETTINGS = """
@@ -163,7 +163,12 @@ class FakeJob:
         made = self.copies()
         if declares:
             declares = self.declares(made)
-        self.leaves(0 if declares else 16, "finish" if declares else "declare", "" if declares else "sam_unavailable", outputs=[made])
+        self.leaves(
+            0 if declares else 16,
+            "finish" if declares else "declare",
+            "" if declares else "sam_unavailable",
+            outputs=[made],
+        )
 
     def declares(self, made: dict[str, Any]) -> bool:
         try:
@@ -266,10 +271,14 @@ class Farm:
         if hasattr(self, "database"):
             self.database.close()
         self.database = Database(self.url)
-        event.listen(self.database.engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous=OFF"))
+        event.listen(
+            self.database.engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous=OFF")
+        )
         file_chart, campaign_chart = load_charts()
         causes = load_causes(charts_dir() / "causes.yaml", frozenset(event for _, event, _ in file_chart.edges()))
-        self.keeper = Keeper(self.settings, self.database, file_chart, campaign_chart, causes, self.sam, self.batch, self.storage)
+        self.keeper = Keeper(
+            self.settings, self.database, file_chart, campaign_chart, causes, self.sam, self.batch, self.storage
+        )
         self.daemon = Passes(self.keeper)
         life.take_up(self.keeper, [self.campaign], self.now)
 
@@ -326,6 +335,11 @@ class Farm:
         with self.database.read() as db:
             return {row.name: row.state for row in db.execute(select(units))}
 
+    def moves_by_itself(self) -> list[str]:
+        """Files that have a time to be looked at again: not those declared, set aside, or held until released."""
+        with self.database.read() as db:
+            return list(db.execute(select(units.c.name).where(OPEN, units.c.due.is_not(None))).scalars())
+
     def campaign_row(self) -> Any:
         with self.database.read() as db:
             return db.execute(select(campaigns)).one()
@@ -361,4 +375,3 @@ class Farm:
         children = self.sam.children.get(self.sam.by_name[name].id, set())
         good = [self.sam.by_id[child] for child in children]
         return sorted(file.name for file in good if file.locations and not file.retired)
-

@@ -100,7 +100,8 @@ class Prospects:
         if c.state in STOPPED:
             yield f"nothing is launched: campaign {c.name} is in {c.state}: {c.why}; {resume}"
         if c.recalled is None:
-            yield f"nothing is launched before SAM and batch have said what is under way{self._trouble('recall')}"
+            trouble = self._trouble("recall") or self._trouble(f"recall:{c.name}")
+            yield f"nothing is launched before SAM and batch have said what is under way{trouble}"
         if trouble := self._trouble("batch"):
             yield f"launches wait for the batch system{trouble}"
         if trouble := self._trouble(f"launch:{c.name}"):

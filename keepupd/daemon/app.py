@@ -132,7 +132,7 @@ class Daemon:
     def run(self, campaigns: Sequence[Campaign]) -> None:
         """Until SIGTERM or SIGINT. The pass at work ends first."""
         life.take_up(self.keeper, campaigns, self.clock())
-        # Blocked in all threads from here on, and taken up below: a handler could come too late for a wait, or inside it.
+        # blocked in all threads from here on, and taken up below: a handler could come just before a wait, or inside it
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         self._schedule()
         self.web.start()

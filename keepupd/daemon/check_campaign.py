@@ -112,7 +112,9 @@ def _inputs(k: Keeper, campaign: Campaign, told: dict[str, Any], now: datetime) 
     which = f"of {told['in_sam']} input files" + (
         f", of which the first {MOST} were looked at" if len(first) == MOST else ""
     )
-    told["notes"].append(f"{which}: {len(there)} have their output in SAM and are adopted, never launched")
+    told["notes"].append(
+        f"{which}: {len(there)} have their output in SAM already and are not launched (a new campaign adopts them)"
+    )
     retired = sum(output.retired for output in outputs.values())
     if retired:
         told["notes"].append(f"{retired} have a retired output: theirs would be a later edition")

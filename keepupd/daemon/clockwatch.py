@@ -39,5 +39,5 @@ class ClockWatch:
         ms = jump // timedelta(milliseconds=1)
         with self.database.write("clock jumped") as db:
             forget_absences(db)
-            db.execute(update(units).where(units.c.due.is_not(None)).values(due=type_coerce(units.c.due, BigInteger) + ms))
-            db.execute(update(outbox).values(due=type_coerce(outbox.c.due, BigInteger) + ms))
+            for table in (units, outbox):  # NULL, not due at all, stays NULL
+                db.execute(update(table).values(due=type_coerce(table.c.due, BigInteger) + ms))

@@ -123,7 +123,11 @@ def close(k: Keeper, item: AnyRow, now: datetime) -> None:
     if campaign.type != "generator":
         with suppress(SamAbsent):  # refused before it began, or SAM has cleaned it away
             k.sam.end_project(project_name(campaign.name, launch.key))
-    k.batch.forget(launch.key)
+    k.batch.remove(_keys(k, launch.id, JobState.HELD))  # held before they took a file: no file's effect removed them
+    try:
+        k.batch.forget(launch.key)
+    except JobRejected as stopping:  # a removed job takes a moment to end
+        raise NotYet(stopping.problem, stopping.remedy) from stopping
     with k.database.write("launch closed") as db:
         db.execute(update(launches).where(launches.c.id == launch.id).values(closed=now))
 
@@ -136,12 +140,12 @@ def remove_job(k: Keeper, item: AnyRow, now: datetime) -> None:
     with k.database.read() as db:
         unit = reads.units_by_id(db, [item.key])[0]
     if unit.launch_id is not None:
-        k.batch.remove([key for key in _running_keys(k, unit.launch_id) if _has(k, unit, key)])
+        k.batch.remove([key for key in _keys(k, unit.launch_id, JobState.RUNNING) if _has(k, unit, key)])
 
 
-def _running_keys(k: Keeper, launch_id: int) -> list[str]:
-    running = (jobs.c.launch_id == launch_id) & (jobs.c.state == JobState.RUNNING)
-    query = select(launches.c.key, jobs.c.number).join(launches, launches.c.id == jobs.c.launch_id).where(running)
+def _keys(k: Keeper, launch_id: int, state: JobState) -> list[str]:
+    there = (jobs.c.launch_id == launch_id) & (jobs.c.state == state)
+    query = select(launches.c.key, jobs.c.number).join(launches, launches.c.id == jobs.c.launch_id).where(there)
     with k.database.read() as db:
         return [f"{key}.{number}" for key, number in db.execute(query)]
 

@@ -101,7 +101,7 @@ def take_in(k: Keeper, campaign_id: int, new: list[CatalogFile], now: datetime) 
 
 @dataclass(frozen=True, slots=True)
 class Ahead:
-    """What SAM shows of a file's newest edition before we know the file. A retired output means a later one is wanted."""
+    """What SAM shows of a file's newest edition before we know it. A retired output means a later one is wanted."""
 
     edition: int
     output: Output

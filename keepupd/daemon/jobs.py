@@ -5,12 +5,15 @@ is not gone: it is lost only when it is absent in two full looks that are ten mi
 """
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, and_, bindparam, update
 
+from keepupd.core.chunks import grouped
+from keepupd.core.errors import JobRejected
 from keepupd.core.model import JobSeen, JobState, Look
 from keepupd.daemon.keeper import Keeper, say
 from keepupd.store import reads
@@ -42,13 +45,15 @@ def note_jobs(k: Keeper, look: Look, now: datetime) -> None:
     with k.database.read() as db:
         ours = {f"{row.key}.{row.number}": row for row in reads.unjudged_jobs(db)} if look.jobs or look.complete else {}
         known = {row.key: row for row in reads.open_launches(db)} if look.jobs else {}
+        unasked = set(reads.not_recalled(db).values())  # whose jobs we may yet learn of
     changed = [(ours[seen.key], seen) for seen in look.jobs if seen.key in ours and _differs(ours[seen.key], seen)]
     absent = _absent(ours, look) if look.complete else []
     if changed or absent:
         with k.database.write("jobs seen") as db:
             _write_changes(db, changed)
             _write_absences(db, absent, now, timedelta(seconds=k.settings.polls.lost_after_s))
-    _remove_orphans(k, {seen.key.rpartition(".")[0] for seen in look.jobs} - known.keys())
+    ours_alone = [seen.key for seen in look.jobs if seen.tag.split("/")[1] not in unasked]
+    _remove_orphans(k, [key for key in ours_alone if _launch_of(key) not in known])
 
 
 def _differs(row: AnyRow, seen: JobSeen) -> bool:
@@ -103,11 +108,17 @@ def _write_absences(db: Connection, absent: Iterable[AnyRow], now: datetime, los
         db.execute(_this_job().values(absent_since=bindparam("b_since"), state=state), this)
 
 
-def _remove_orphans(k: Keeper, unknown: set[str]) -> None:
+def _launch_of(job_key: str) -> str:
+    return job_key.rpartition(".")[0]
+
+
+def _remove_orphans(k: Keeper, unknown: Sequence[str]) -> None:
     """Jobs with our tag, of a launch that is closed or that even SAM knows nothing of: no one would judge them."""
-    for key in unknown:
-        say("removing jobs that no launch of ours knows", logging.WARNING, launch=key)
-        k.batch.forget(key)
+    for launch, keys in grouped(unknown, _launch_of).items():
+        say("removing jobs that no launch of ours knows", logging.WARNING, launch=launch, jobs=len(keys))
+        k.batch.remove(keys)
+        with suppress(JobRejected):  # they take a moment to end, and then show up in a look once more
+            k.batch.forget(launch)
 
 
 def forget_absences(db: Connection) -> None:

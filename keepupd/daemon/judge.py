@@ -109,12 +109,14 @@ def _judge(k: Keeper, campaign_id: int, ended: Sequence[Ended], now: datetime) -
     with k.database.read() as db:
         verdicts = [Verdict(end, *pair) for end in ended for pair in _bound(db, end)]
         repeats = reads.repeats(db, [verdict.unit.id for verdict in verdicts])
+        rivals = reads.has_rivals(db, [verdict.unit.id for verdict in verdicts])
     outputs = _outputs(k, campaign, [verdict.unit for verdict in verdicts])
     for verdict in verdicts:
         verdict.failed = failure(verdict.end)
         verdict.cause = k.causes.judge(verdict.failed, k.own_rules[campaign_id]) if verdict.failed else None
         seen = Observation(now, outputs.get(verdict.unit.id), verdict.failed is None, verdict.cause)
-        verdict.move = _move(verdict, decide(seen, verdict.unit), limits_of(campaign), repeats, now)
+        event, limits = decide(seen, verdict.unit), limits_of(campaign)
+        verdict.move = _move(verdict, event, limits, repeats, verdict.unit.id in rivals, now)
     moves = [verdict.move for verdict in verdicts if verdict.move]
     with k.database.write("jobs judged") as db:
         dests = store.apply(db, k.file_chart, moves, now)
@@ -165,13 +167,14 @@ def _outputs(k: Keeper, campaign: Campaign, wanted: Sequence[Unit]) -> dict[int,
 
 
 def _move(
-    verdict: Verdict, event: str | None, limits: Limits, repeats: Mapping[tuple[int, str], int], now: datetime
+    verdict: Verdict, event: str | None, limits: Limits, repeats: Mapping[tuple[int, str], int], rivals: bool,
+    now: datetime,
 ) -> Move | None:
     unit, cause = verdict.unit, verdict.cause
     if event is None:
         return None
     if event == "output_seen":
-        return Move(unit, event, "SAM shows the output", guards=rival_guard(unit.tries + unit.losses > 0))
+        return Move(unit, event, "SAM shows the output", guards=rival_guard(rivals))
     if cause is None or verdict.failed is None:
         return Move(unit, event, f"job {verdict.end.key} says: output valid and copied", due=now)
     due, values = consequences(cause, verdict.failed, unit, limits, repeats.get((unit.id, cause.name), 0), now)

@@ -47,8 +47,8 @@ def plan_launch(k: Keeper, campaign_id: int, now: datetime) -> None:
 
 def room_for(db: Connection, campaign_id: int, campaign: Campaign) -> int:
     """How many jobs may be added now."""
-    row = db.execute(select(campaigns.c.state, campaigns.c.active).where(campaigns.c.id == campaign_id)).one()
-    if row.state not in LAUNCHING_STATES or not row.active:
+    row = db.execute(select(campaigns).where(campaigns.c.id == campaign_id)).one()
+    if row.state not in LAUNCHING_STATES or not row.active or row.recalled is None:
         return 0
     live = reads.live_jobs(db, campaign_id)
     waiting = live.get(JobState.IDLE, 0) + live.get(JobState.WANTED, 0)

@@ -38,11 +38,11 @@ class Passes:
         self.k.write_notes()
 
     def inputs(self, now: datetime) -> None:
-        """Ask SAM what there is to do. The first time after a start, ask SAM and batch what is under way already."""
+        """Ask SAM what there is to do. For a campaign new to us, ask SAM and batch first what is under way already."""
         life.make_definitions(self.k, now)
-        if not self.recalled:
-            with self.k.contained("recall", now):
-                self.recalled = recall.recall(self.k, now)
+        with self.k.contained("recall", now):
+            recall.recall(self.k, now)
+            self.recalled = True
         if self.recalled:
             inputs.poll_inputs(self.k, now)
         self.k.write_notes()

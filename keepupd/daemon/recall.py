@@ -16,7 +16,7 @@ from keepupd.core.model import CatalogFile, JobSeen, Move, Unit
 from keepupd.daemon.inputs import sweep
 from keepupd.daemon.keeper import Keeper, project_name, say
 from keepupd.daemon.problems import definition_of
-from keepupd.store import store
+from keepupd.store import reads, store
 from keepupd.store.store import UNIT_COLUMNS, unit_of
 from keepupd.store.tables import attempts, campaigns, files, jobs, launches, units
 
@@ -25,16 +25,15 @@ CHUNK = 1000
 EVENTS = {"held": "recall_held", "debug": "recall_debug"}
 
 
-def recall(k: Keeper, now: datetime) -> bool:
-    """Recall every campaign that was not yet; gives whether all are. Raises what SAM and batch raise."""
+def recall(k: Keeper, now: datetime) -> None:
+    """Recall every campaign that was not yet. Raises BatchUnavailable; one that SAM refuses holds up no other."""
     with k.database.read() as db:
-        rows = db.execute(select(campaigns.c.id).where(campaigns.c.recalled.is_(None), campaigns.c.active)).scalars()
-        waiting = [campaign_id for campaign_id in rows if campaign_id in k.campaigns]
+        waiting = [campaign_id for campaign_id in reads.not_recalled(db) if campaign_id in k.campaigns]
     if waiting:
         queue = k.batch.look(k.settings.name, None).jobs
         for campaign_id in waiting:
-            _recall_campaign(k, campaign_id, queue, now)
-    return True
+            with k.contained(f"recall:{k.campaigns[campaign_id].name}", now):
+                _recall_campaign(k, campaign_id, queue, now)
 
 
 def _recall_campaign(k: Keeper, campaign_id: int, queue: Sequence[JobSeen], now: datetime) -> None:

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, and_, exists, func, or_, select, tuple_
 
 from keepupd.core.model import LIVE_JOB, JobState, Unit
 from keepupd.store.store import UNIT_COLUMNS, unit_of
-from keepupd.store.tables import AnyRow, attempts, counters, files, jobs, launches, outbox, polls, units
+from keepupd.store.tables import AnyRow, attempts, campaigns, counters, files, jobs, launches, outbox, polls, units
 
 ENDED_JOB = (JobState.LEFT, JobState.HELD, JobState.LOST)
 
@@ -84,6 +84,12 @@ def repeats(db: Connection, unit_ids: Collection[int]) -> dict[tuple[int, str], 
         .group_by(attempts.c.unit_id, attempts.c.cause)
     )
     return {(unit_id, cause): n for unit_id, cause, n in rows}
+
+
+def not_recalled(db: Connection) -> dict[int, str]:
+    """Id and name of the active campaigns that SAM and batch have not yet been asked about."""
+    waiting = select(campaigns.c.id, campaigns.c.name).where(campaigns.c.recalled.is_(None), campaigns.c.active)
+    return {row.id: row.name for row in db.execute(waiting)}
 
 
 def open_launches(db: Connection, campaign_id: int | None = None) -> Sequence[AnyRow]:
