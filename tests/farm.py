@@ -1,4 +1,4 @@
-"""The fake world: a SAM, a batch farm and a storage in memory, around the real daemon's passes, store, charts and rules.
+"""The fake world: SAM, batch farm and storage in memory, around the real daemon's passes, store, charts and rules.
 
 A story reads: farm.finds("a.raw"); farm.passes(2); farm.job_of("a.raw").dies(signal=11); farm.passes(1). Jobs do only
 what the story has them do, as the real worker would: take a file from SAM, copy, declare, report.
@@ -43,7 +43,8 @@ CAMPAIGN: dict[str, Any] = {
     "name": "farm_reco", "type": "reco", "owner": "tests", "contact": "tests@example.org",
     "input": {"query": "data_tier raw"},
     "outputs": [{"tier": "full-reconstructed", "file_type": "mc", "location": "demo:/out"}],
-    "executable": {"argv": ["reco", "{input}", "{output}"], "application": {"family": "t", "name": "reco", "version": "v1"}},
+    "executable": {
+        "argv": ["reco", "{input}", "{output}"], "application": {"family": "t", "name": "reco", "version": "v1"}},
     "retry": {"attempts": 2},
 }  # fmt: skip
 CHECKSUM = "adler32:0badcafe"
@@ -151,8 +152,8 @@ class FakeJob:
         out = self.order["outputs"][0]
         launch, _, number = self.key.rpartition(".")
         below = f"{launch}/{number}-{self.farm.next_letters()}"
-        made = {"label": "output", "name": name, "size": 2000, "checksum": [CHECKSUM], "location": f"{out['location']}/{below}",
-                "url": f"{out['url']}/{below}", "state": "copied"}  # fmt: skip
+        made = {"label": "output", "name": name, "size": 2000, "checksum": [CHECKSUM], "state": "copied",
+                "location": f"{out['location']}/{below}", "url": f"{out['url']}/{below}"}  # fmt: skip
         made["metadata"] = {**out["metadata"], "file_name": name, "file_size": 2000, "checksum": [CHECKSUM],
                             "parents": [{"file_name": self.input}]}  # fmt: skip
         self.farm.storage.made[made["url"]] = {name: (2000, CHECKSUM)}
@@ -322,7 +323,7 @@ class Farm:
         with self.database.read() as db:
             return db.execute(select(requests.c.answer).where(requests.c.id == asked)).scalar_one()
 
-    # --- what can be seen ----------------------------------------------------------------------------------------------
+    # --- what can be seen --------------------------------------------------------------------------------------
 
     def unit(self, name: str) -> Any:
         with self.database.read() as db:

@@ -2,16 +2,19 @@
 
 import json
 import re
+import socket
+import time
+from contextlib import contextmanager
 from datetime import timedelta
 
+import httpx
 import pytest
 from farm import Farm
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
-from starlette.testclient import TestClient
 
 from keepupd.daemon.metrics import Metrics
-from keepupd.daemon.web import Pulse, make_app
+from keepupd.daemon.web import Pulse, WebServer, make_app
 
 
 @pytest.fixture
@@ -87,26 +90,40 @@ def test_names_have_base_units_and_labels_do_not_grow_with_files(farm):
         assert not re.search(r"_(ms|mib|minutes|percent)(_|$)", name)
 
 
+@contextmanager
+def served(farm, pulse):
+    """The daemon's own web server, really listening."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    web = WebServer(make_app(farm.metrics.registry, pulse), "127.0.0.1", port)
+    web.start()
+    while not web.server.started:
+        time.sleep(0.01)
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
+        yield client
+    web.stop()
+
+
 def test_health_is_the_age_of_the_last_pass(farm):
     pulse = Pulse(lambda: farm.now, timedelta(minutes=5))
-    web = TestClient(make_app(farm.metrics.registry, pulse))
-    assert web.get("/readyz").status_code == 503
-    pulse.beat()
-    pulse.ready = True
-    assert web.get("/healthz").status_code == web.get("/readyz").status_code == 200
-    farm.later(minutes=6)
-    answer = web.get("/healthz")
-    assert answer.status_code == 503
-    assert json.loads(answer.text) == {"healthy": False, "last_pass_s_ago": 360.0}
-    assert "keepupd_files" in web.get("/metrics").text
+    with served(farm, pulse) as web:
+        assert web.get("/readyz").status_code == 503
+        pulse.beat()
+        pulse.ready = True
+        assert web.get("/healthz").status_code == web.get("/readyz").status_code == 200
+        farm.later(minutes=6)
+        answer = web.get("/healthz")
+        assert answer.status_code == 503
+        assert json.loads(answer.text) == {"healthy": False, "last_pass_s_ago": 360.0}
+        assert "keepupd_files" in web.get("/metrics").text
 
 
 def test_a_lost_database_is_an_answer_in_words(farm):
-    web = TestClient(make_app(farm.metrics.registry, Pulse(lambda: farm.now, timedelta(minutes=5))))
     farm.database.close()
     (farm.folder / "keepupd1.db").write_bytes(b"this is no database" * 100)
     for leftover in farm.folder.glob("keepupd1.db-*"):
         leftover.unlink()
-    answer = web.get("/metrics")
+    with served(farm, Pulse(lambda: farm.now, timedelta(minutes=5))) as web:
+        answer = web.get("/metrics")
     assert answer.status_code == 503
     assert "remedy" in answer.text

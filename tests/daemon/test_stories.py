@@ -161,7 +161,7 @@ def test_a_late_worker_of_a_lost_job_wins_when_it_is_first(farm):
 def test_jobs_that_die_before_they_take_a_file_use_no_attempt(farm):
     farm.finds("a.raw", "b.raw")
     farm.passes(2)
-    first, second = farm.batch.live_jobs()
+    first, _ = farm.batch.live_jobs()
     first.is_killed()
     farm.passes(2)
     assert len(farm.batch.live_jobs()) == 2, "the launch is topped up"
