@@ -53,13 +53,13 @@ def sweep(k: Keeper, campaign_id: int, now: datetime) -> None:
     campaign = k.campaigns[campaign_id]
     with k.database.connection() as db:
         listed = intake.fill_members(db, k.sam.definition_files(campaign.input.definition))
+        with k.database.write("accounts", db):
+            faults = intake.settle_accounts(db, campaign_id)  # first: what is taken in below would hide what was lost
+            if intake.restore_units(db, campaign_id, now):
+                intake.settle_accounts(db, campaign_id)
         taken = _take_in_all(k, db, campaign_id, now)
         with k.database.write("sweep", db):
             left, returned = intake.mark_gone_and_returned(db, campaign_id, now, now)
-            faults = intake.settle_accounts(db, campaign_id)
-            restored = intake.restore_units(db, campaign_id, now)
-            if restored:
-                intake.settle_accounts(db, campaign_id)
             _note_sweep(db, campaign_id, listed, faults, now)
     say("swept", campaign=campaign.name, members=listed, new=taken, left=left, returned=returned)
     for fault, n in faults.items():

@@ -78,7 +78,7 @@ def take_in(
          "seen": at, "unit_id": ids[f.name]} for f in new
     ])  # fmt: skip
     count(db, {(campaign_id, "pending", ""): len(fresh)})
-    seen = campaigns.c.ever_seen + len(fresh)
+    seen = campaigns.c.ever_seen + len(new)
     db.execute(update(campaigns).where(campaigns.c.id == campaign_id).values(ever_seen=seen))
     rows = db.execute(select(*UNIT_COLUMNS).where(units.c.id.in_(ids.values())))
     return sorted((unit_of(row) for row in rows), key=lambda unit: unit.id)

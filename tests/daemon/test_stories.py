@@ -338,16 +338,61 @@ def test_a_refused_launch_holds_the_campaign_and_loses_no_file(farm):
     assert farm.state_of("a.raw") == "declared"
 
 
-def test_files_and_states_that_vanish_behind_the_daemons_back_show_within_one_sweep(farm):
+def after_one_sweep(farm):
+    farm.later(hours=2)
+    farm.passes(1)
+    return farm.campaign_row()
+
+
+def behind_the_back(farm, sql):
+    with farm.database.write("test") as db:
+        db.exec_driver_sql(sql)
+
+
+def test_a_state_deleted_behind_the_daemons_back_shows_within_one_sweep_and_is_mended(farm):
     farm.finds("a.raw", "b.raw", "c.raw")
     farm.passes(3)
     assert farm.campaign_row().difference == 0
-    with farm.database.write("test") as db:
-        db.exec_driver_sql("DELETE FROM units WHERE name = 'a.raw'")
-    farm.later(hours=2)
-    farm.passes(1)
-    assert farm.campaign_row().difference > 0
-    farm.later(hours=2)
-    farm.passes(2)
-    assert farm.campaign_row().difference == 0, "mended"
+    behind_the_back(farm, "DELETE FROM units WHERE name = 'a.raw'")
+    assert after_one_sweep(farm).difference > 0
+    assert after_one_sweep(farm).difference == 0, "mended"
     assert set(farm.states()) == {"a.raw", "b.raw", "c.raw"}
+
+
+def test_a_state_added_behind_the_daemons_back_shows_in_every_sweep_and_is_never_launched(farm):
+    farm.finds("a.raw")
+    farm.passes(3)
+    columns = "campaign_id, name, files, seen, state, since, due, version, tries, losses, cause, why, needs, edition"
+    values = "1, 'ghost.raw', 1, 0, 'pending', 0, 0, 1, 0, 0, '', '', '', 1"
+    behind_the_back(farm, f"INSERT INTO units ({columns}) VALUES ({values})")
+    assert after_one_sweep(farm).difference > 0
+    assert after_one_sweep(farm).difference > 0, "until a person looks: keepupctl audit names it"
+    farm.passes(2)
+    assert farm.state_of("ghost.raw") == "pending" and farm.state_of("a.raw") == "running"
+
+
+def test_a_file_deleted_behind_the_daemons_back_is_found_again(farm):
+    farm.finds("a.raw", "b.raw")
+    farm.passes(3)
+    behind_the_back(farm, "DELETE FROM files WHERE name = 'a.raw'")
+    after_one_sweep(farm)
+    assert farm.campaign_row().difference > 0
+    after_one_sweep(farm)
+    assert farm.campaign_row().difference == 0 and farm.broken_sums() == {}
+
+
+def test_a_file_hidden_in_sam_shows_as_gone_within_one_sweep(farm):
+    farm.finds("a.raw", "b.raw")
+    farm.passes(3)
+    farm.sam.modify("b.raw", {"content_status": "bad"})
+    assert farm.campaign_row().gone == 0
+    row = after_one_sweep(farm)
+    assert (row.gone, row.ever_seen, row.sam_count, row.difference) == (1, 2, 1, 0)
+
+
+def test_a_wrong_counter_shows_within_one_sweep_and_is_set_right(farm):
+    farm.finds("a.raw", "b.raw")
+    farm.passes(3)
+    behind_the_back(farm, "UPDATE counters SET n = n + 5 WHERE state = 'running'")
+    assert after_one_sweep(farm).difference == 5
+    assert after_one_sweep(farm).difference == 0 and farm.broken_sums() == {}
