@@ -4,6 +4,9 @@ from datetime import timedelta
 
 import pytest
 from farm import Farm
+from sqlalchemy import insert
+
+from keepupd.store.tables import units
 
 
 @pytest.fixture
@@ -362,9 +365,9 @@ def test_a_state_deleted_behind_the_daemons_back_shows_within_one_sweep_and_is_m
 def test_a_state_added_behind_the_daemons_back_shows_in_every_sweep_and_is_never_launched(farm):
     farm.finds("a.raw")
     farm.passes(3)
-    columns = "campaign_id, name, files, seen, state, since, due, version, tries, losses, cause, why, needs, edition"
-    values = "1, 'ghost.raw', 1, 0, 'pending', 0, 0, 1, 0, 0, '', '', '', 1"
-    behind_the_back(farm, f"INSERT INTO units ({columns}) VALUES ({values})")
+    ghost = {"campaign_id": 1, "name": "ghost.raw", "state": "pending", "seen": farm.now, "since": farm.now}
+    with farm.database.write("test") as db:
+        db.execute(insert(units).values(ghost | {"due": farm.now}))
     assert after_one_sweep(farm).difference > 0
     assert after_one_sweep(farm).difference > 0, "until a person looks: keepupctl audit names it"
     farm.passes(2)
