@@ -148,7 +148,7 @@ class Daemon:
     def _schedule(self) -> None:
         polls = self.settings.polls
         rhythm: Sequence[tuple[Callable[[datetime], object], float]] = (
-            (self.passes.operator, polls.operator_s), (self.passes.inputs, polls.inputs_s), (self._pass, polls.pass_s),
+            (self.passes.operator, polls.operator_s), (self._inputs, polls.inputs_s), (self._pass, polls.pass_s),
             (self.passes.outputs, polls.outputs_s), (self._courier, min(polls.pass_s, polls.operator_s)),
         )  # fmt: skip
         for work, seconds in rhythm:
@@ -171,14 +171,21 @@ class Daemon:
 
         return run
 
+    def _inputs(self, now: datetime) -> None:
+        self.passes.inputs(now)
+        self._soon("_pass")  # what is new is launched at once
+
+    def _soon(self, part: str) -> None:
+        with suppress(JobLookupError):  # when leaving
+            self.scheduler.modify_job(part, next_run_time=datetime.now(UTC))
+
     def _pass(self, now: datetime) -> None:
         if self.reload.is_set():
             self.reload.clear()
             self._take_up_again(now)
         self.clock_watch.look(now)
         self.passes.batch(now)
-        with suppress(JobLookupError):  # when leaving
-            self.scheduler.modify_job("_courier", next_run_time=datetime.now(UTC))  # what was decided is done at once
+        self._soon("_courier")  # what was decided is done at once
         self.pulse.beat()
         self.pulse.ready = self.passes.recalled
 

@@ -91,9 +91,10 @@ def remove_losers(k: Keeper, item: AnyRow, now: datetime) -> None:
     """Remove the copies of a declared unit that SAM does not point to."""
     unit, tried = _unit_and_attempts(k, item.key)
     campaign = k.campaigns[unit.campaign_id]
-    records = k.sam.records(list(campaign.output_names(unit.name, unit.edition).values()))
+    editions = [campaign.output_names(unit.name, n + 1).values() for n in range(unit.edition)]  # retired ones stay
+    records = k.sam.records([name for names in editions for name in names])
     good = {location for record in records.values() for location in record.locations}
-    if unit.state != "declared" or not good:
+    if unit.state != "declared" or not any(records[name].locations for name in records.keys() & editions[-1]):
         return
     for location, url in _copies(k, campaign, tried):
         if location not in good:

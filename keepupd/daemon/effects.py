@@ -22,6 +22,9 @@ from keepupd.store import reads, store
 from keepupd.store.tables import AnyRow, jobs, launches
 
 WORKER = Path(keepupd.worker.__file__).with_name("keepup_worker.py")
+# Nothing of the node's or the user's Python gets into the worker (PYTHONPATH, site-packages, a json.py in the scratch
+# directory), and it starts sooner. The executable's environment is not touched.
+ISOLATED = ["-I", "-S"]
 
 
 class NotYet(Transient):
@@ -98,7 +101,7 @@ def cluster_of(
     files = {"keepup_worker.py": WORKER.read_text(), "order.json": json.dumps(order)} | campaign.executable.files
     return Launch(
         key, k.settings.name, campaign.name, numbers, files,
-        argv=[k.settings.worker.python, "keepup_worker.py", "order.json", "--job", "{key}"],
+        argv=[k.settings.worker.python, *ISOLATED, "keepup_worker.py", "order.json", "--job", "{key}"],
         **cast(dict[str, Any], launching.resources_for(campaign, needs)),
     )  # fmt: skip
 

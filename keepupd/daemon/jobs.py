@@ -42,8 +42,9 @@ class JobWatch:
 
 def note_jobs(k: Keeper, look: Look, now: datetime) -> None:
     """Write down what changed; remove jobs of ours that nobody knows."""
+    seen_in = None if look.complete else {_launch_of(seen.key) for seen in look.jobs}
     with k.database.read() as db:
-        ours = {f"{row.key}.{row.number}": row for row in reads.unjudged_jobs(db)} if look.jobs or look.complete else {}
+        ours = {f"{row.key}.{row.number}": row for row in reads.unjudged_jobs(db, seen_in)}
         known = {row.key: row for row in reads.open_launches(db)} if look.jobs else {}
         unasked = set(reads.not_recalled(db).values())  # whose jobs we may yet learn of
     changed = [(ours[seen.key], seen) for seen in look.jobs if seen.key in ours and _differs(ours[seen.key], seen)]

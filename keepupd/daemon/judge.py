@@ -107,9 +107,10 @@ def _read(path: Path) -> Report | None:
 def _judge(k: Keeper, campaign_id: int, ended: Sequence[Ended], now: datetime) -> None:
     campaign = k.campaigns[campaign_id]
     with k.database.read() as db:
-        verdicts = [Verdict(end, *pair) for end in ended for pair in _bound(db, end)]
+        verdicts, later = _one_for_each_unit(_bound(db, ended))
         repeats = reads.repeats(db, [verdict.unit.id for verdict in verdicts])
         rivals = reads.has_rivals(db, [verdict.unit.id for verdict in verdicts])
+    ended = [end for end in ended if end.key not in later]
     outputs = _outputs(k, campaign, [verdict.unit for verdict in verdicts])
     for verdict in verdicts:
         verdict.failed = failure(verdict.end)
@@ -130,9 +131,27 @@ def _judge(k: Keeper, campaign_id: int, ended: Sequence[Ended], now: datetime) -
     )
 
 
-def _bound(db: Connection, end: Ended) -> list[tuple[Unit, int]]:
-    """The unit that this job tried, with the id of its attempt; none where the job never took a file."""
-    return reads.tried_by(db, end.row.launch_id, end.row.number, end.inputs)
+def _one_for_each_unit(verdicts: Sequence[Verdict]) -> tuple[list[Verdict], set[str]]:
+    """The first verdict on each unit, and the keys of the jobs that must wait: a unit moves once in a transaction.
+
+    Two jobs of one unit end in one look when the first was lost, or the database was and recalls both their launches.
+    """
+    first: dict[int, Verdict] = {}
+    for verdict in verdicts:
+        first.setdefault(verdict.unit.id, verdict)
+    return list(first.values()), {verdict.end.key for verdict in verdicts if first[verdict.unit.id] is not verdict}
+
+
+def _bound(db: Connection, ended: Sequence[Ended]) -> list[Verdict]:
+    """Each job with the unit that it tried; a job that never took a file is left out."""
+    verdicts = []
+    for launch_id, ends in grouped(ended, lambda end: end.row.launch_id).items():
+        inputs = [name for end in ends for name in end.inputs]
+        tried = reads.tried_in(db, launch_id, [end.row.number for end in ends], inputs)
+        for end in ends:
+            found = [tried[key] for key in (end.row.number, *end.inputs) if key in tried]
+            verdicts += [Verdict(end, *found[0])] if found else []
+    return verdicts
 
 
 def failure(end: Ended) -> Failure | None:
@@ -202,9 +221,10 @@ def _attempt_row(verdict: Verdict) -> dict[str, Any]:
 
 
 def _mark_judged(db: Connection, ended: Sequence[Ended]) -> None:
-    for end in ended:
-        this = (jobs.c.launch_id == end.row.launch_id) & (jobs.c.number == end.row.number)
-        db.execute(update(jobs).where(this).values(judged=True))
+    if ended:
+        this = (jobs.c.launch_id == bindparam("b_launch")) & (jobs.c.number == bindparam("b_number"))
+        rows = [{"b_launch": end.row.launch_id, "b_number": end.row.number} for end in ended]
+        db.execute(update(jobs).where(this).values(judged=True), rows)
 
 
 def _note_early_deaths(db: Connection, ended: Sequence[Ended], verdicts: Sequence[Verdict]) -> None:

@@ -62,18 +62,18 @@ def files_by_unit(db: Connection, unit_ids: Collection[int]) -> dict[int, list[A
     return found
 
 
-def tried_by(db: Connection, launch_id: int, number: int, inputs: Collection[str]) -> list[tuple[Unit, int]]:
-    """The unit that a job of this launch tried, with its attempt's id: by its number, or by the file it was given."""
-    by_file = and_(attempts.c.job_number.is_(None), units.c.id.in_(
-        select(files.c.unit_id).join(launches, launches.c.campaign_id == files.c.campaign_id)
-        .where(launches.c.id == launch_id, files.c.name.in_(inputs))))  # fmt: skip
+def tried_in(
+    db: Connection, launch_id: int, numbers: Collection[int], inputs: Collection[str]
+) -> dict[int | str, tuple[Unit, int]]:
+    """Units that jobs of this launch tried, with their attempts' ids: by job number, or by a file the job was given."""
     rows = db.execute(
-        select(*UNIT_COLUMNS, attempts.c.id.label("attempt_id"))
+        select(*UNIT_COLUMNS, attempts.c.id.label("attempt_id"), attempts.c.job_number, files.c.name.label("input"))
         .join(attempts, attempts.c.unit_id == units.c.id)
-        .where(attempts.c.launch_id == launch_id, or_(attempts.c.job_number == number, by_file))
-        .limit(1)
+        .outerjoin(files, files.c.unit_id == units.c.id)
+        .where(attempts.c.launch_id == launch_id)
+        .where(or_(attempts.c.job_number.in_(numbers), attempts.c.job_number.is_(None) & files.c.name.in_(inputs)))
     )
-    return [(unit_of(row), row.attempt_id) for row in rows]
+    return {row.input if row.job_number is None else row.job_number: (unit_of(row), row.attempt_id) for row in rows}
 
 
 def repeats(db: Connection, unit_ids: Collection[int]) -> dict[tuple[int, str], int]:
@@ -129,13 +129,12 @@ def live_by_launch(db: Connection) -> dict[int, int]:
     return dict(rows.all())
 
 
-def unjudged_jobs(db: Connection) -> Sequence[AnyRow]:
-    """Every job the batch system should still show, or whose end we have yet to judge."""
-    return db.execute(
-        select(jobs, launches.c.key, launches.c.submitted)
-        .join(launches, launches.c.id == jobs.c.launch_id)
-        .where(jobs.c.judged.is_(False))
-    ).all()
+def unjudged_jobs(db: Connection, launch_keys: Collection[str] | None = None) -> Sequence[AnyRow]:
+    """Every job the batch system should still show, or whose end we have yet to judge; of all launches, or of these."""
+    query = select(jobs, launches.c.key, launches.c.submitted).join(launches, launches.c.id == jobs.c.launch_id)
+    if launch_keys is not None:
+        query = query.where(launches.c.key.in_(launch_keys))
+    return db.execute(query.where(jobs.c.judged.is_(False))).all()
 
 
 def counts(db: Connection, campaign_id: int) -> dict[str, int]:

@@ -110,7 +110,8 @@ def test_pending_units_are_picked_by_index_and_limit(database):
         assert len(reads.launchable(db, 1, NOW, 7)) == 7
         assert reads.launchable(db, 1, NOW - timedelta(seconds=1), 7) == [], "not before they are due"
         plan = " ".join(str(row) for row in db.exec_driver_sql(
-            "EXPLAIN QUERY PLAN SELECT id FROM units WHERE campaign_id=1 AND state='pending' AND due <= 5 ORDER BY due LIMIT 7"
+            "EXPLAIN QUERY PLAN SELECT id FROM units "
+            "WHERE campaign_id=1 AND state='pending' AND due <= 5 ORDER BY due LIMIT 7"
         ))  # fmt: skip
     assert "units_by_state" in plan and "SCAN" not in plan
 
