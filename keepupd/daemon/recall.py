@@ -6,7 +6,7 @@ debug by the problem definitions. Nothing is launched for a campaign before all 
 
 import re
 from collections.abc import Collection, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, insert, select, update
 
@@ -16,7 +16,7 @@ from keepupd.core.model import CatalogFile, JobSeen, Move, Unit
 from keepupd.daemon.inputs import sweep
 from keepupd.daemon.keeper import Keeper, project_name, say
 from keepupd.daemon.problems import definition_of
-from keepupd.store import reads, store
+from keepupd.store import intake, reads, store
 from keepupd.store.store import UNIT_COLUMNS, unit_of
 from keepupd.store.tables import attempts, campaigns, files, jobs, launches, units
 
@@ -71,6 +71,7 @@ def _recall_launch(k: Keeper, campaign_id: int, key: str, queued: Sequence[JobSe
         row = {"key": key, "campaign_id": campaign_id, "created": now, "settings": campaign.as_json(), "submitted": now}
         launch_id = db.execute(insert(launches).values(row).returning(launches.c.id)).scalar_one()
         _write_jobs(db, launch_id, queued)
+        _take_in_gone(db, campaign_id, members, now)
         tried = _units_of(db, campaign_id, [file.file_id for file in members])
         if tried:
             db.execute(insert(attempts), [{"unit_id": unit.id, "launch_id": launch_id} for unit in tried])
@@ -79,6 +80,23 @@ def _recall_launch(k: Keeper, campaign_id: int, key: str, queued: Sequence[JobSe
         dests = store.apply(db, k.file_chart, moves, now)
     say("launch recalled", campaign=campaign.name, launch=key, files=len(members), jobs=len(queued))
     k.log_moves(campaign.name, moves, dests)
+
+
+def _take_in_gone(db: Connection, campaign_id: int, members: Sequence[CatalogFile], now: datetime) -> None:
+    """Files of an open launch that have left the input definition since: unknown, they would be launched a second time
+    when they come back, while this launch may still deliver them."""
+    ours = files.c.campaign_id == campaign_id
+    known = {
+        file_id
+        for chunk in chunked([file.file_id for file in members], CHUNK)
+        for file_id in db.execute(select(files.c.file_id).where(ours, files.c.file_id.in_(chunk))).scalars()
+    }
+    gone = [file for file in members if file.file_id not in known]
+    if gone:
+        intake.take_in(db, campaign_id, gone, now, timedelta(0))
+        db.execute(update(files).where(ours, files.c.file_id.in_([file.file_id for file in gone])).values(gone=now))
+        total = campaigns.c.gone + len(gone)
+        db.execute(update(campaigns).where(campaigns.c.id == campaign_id).values(gone=total))
 
 
 def _write_jobs(db: Connection, launch_id: int, queued: Sequence[JobSeen]) -> None:

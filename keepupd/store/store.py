@@ -71,12 +71,15 @@ _SET = ("state", "since", "due", "cause", "why", *_KEPT)
 
 
 def _row(move: Move, dest: str, at: datetime) -> dict[str, Any]:
-    unit, values = move.unit, move.values
-    return {
+    unit = move.unit
+    row = {
         "b_id": unit.id, "b_version": unit.version, "b_state": dest, "b_since": at, "b_due": move.due,
-        "b_cause": cause_in(move, dest), "b_why": move.why[:WHY_MAX],
-        **{f"b_{name}": values.get(name, getattr(unit, name)) for name in _KEPT},
+        "b_cause": cause_in(move, dest), "b_why": move.why[:WHY_MAX], "b_tries": unit.tries, "b_losses": unit.losses,
+        "b_launch_id": unit.launch_id, "b_needs": unit.needs, "b_edition": unit.edition,
     }  # fmt: skip
+    if move.values:
+        row.update({f"b_{name}": value for name, value in move.values.items()})
+    return row
 
 
 def cause_in(move: Move, dest: str) -> str:

@@ -399,3 +399,21 @@ def test_a_wrong_counter_shows_within_one_sweep_and_is_set_right(farm):
     behind_the_back(farm, "UPDATE counters SET n = n + 5 WHERE state = 'running'")
     assert after_one_sweep(farm).difference == 5
     assert after_one_sweep(farm).difference == 0 and farm.broken_sums() == {}
+
+
+def test_a_file_that_left_while_the_database_was_lost_is_not_launched_beside_its_old_launch(farm):
+    farm.finds("a.raw", "b.raw")
+    farm.passes(2)
+    farm.sam.by_name["a.raw"].locations = []
+    farm.loses_database()
+    farm.passes(2)
+    assert farm.campaign_row().gone == 1 and farm.broken_sums() == {}
+    farm.sam.by_name["a.raw"].locations = ["demo:/in"]
+    farm.later(hours=2)
+    farm.passes(2)
+    assert farm.campaign_row().gone == 0
+    assert len(farm.batch.live_jobs()) == 2, "the two of the old launch"
+    for name in ("a.raw", "b.raw"):
+        farm.job_of(name).succeeds()
+    farm.passes(3)
+    assert set(farm.states().values()) == {"declared"}
