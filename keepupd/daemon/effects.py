@@ -60,16 +60,32 @@ def _wanted(k: Keeper, launch_id: int) -> list[int]:
 
 def _start_project(k: Keeper, launch: AnyRow, campaign: Campaign, members: Sequence[Unit], now: datetime) -> None:
     name = project_name(campaign.name, launch.key)
-    with k.database.read() as db:
-        inputs = reads.files_by_unit(db, [unit.id for unit in members])
-    ids = sorted(row.file_id for rows in inputs.values() for row in rows)
-    k.sam.create_definition(name, f"file_id {', '.join(map(str, ids))}", f"{len(ids)} files for {campaign.name}")
-    k.sam.start_project(name, name)
+    definition = project_name(campaign.name, members[0].name) if campaign.type == "merge" else name
+    inputs = _define(k, campaign, definition, members)
+    ids = [row.file_id for rows in inputs.values() for row in rows]
+    k.sam.start_project(name, definition)
     if launch.submitted is None and int(k.sam.summary(name).get("files_in_snapshot", len(ids))) < len(ids):
         there = {file.file_id for file in k.sam.project_files(name)}
         _hold_absent(
             k, campaign, [u for u in members if any(f.file_id not in there for f in inputs[u.id])], launch, now
         )
+
+
+def _define(k: Keeper, campaign: Campaign, name: str, members: Sequence[Unit]) -> dict[int, list[AnyRow]]:
+    """Make the definition of exactly the input files of these units; gives the files, by unit."""
+    with k.database.read() as db:
+        inputs = reads.files_by_unit(db, [unit.id for unit in members])
+    ids = sorted(row.file_id for rows in inputs.values() for row in rows)
+    k.sam.create_definition(name, f"file_id {', '.join(map(str, ids))}", f"{len(ids)} files for {campaign.name}")
+    return inputs
+
+
+def define(k: Keeper, item: AnyRow, now: datetime) -> None:
+    """A merge group is closed: its definition in SAM makes membership outlive this database."""
+    with k.database.read() as db:
+        group = reads.units_by_id(db, [item.key])[0]
+    campaign = k.campaigns[group.campaign_id]
+    _define(k, campaign, project_name(campaign.name, group.name), [group])
 
 
 def _hold_absent(k: Keeper, campaign: Campaign, lacking: Sequence[Unit], launch: AnyRow, now: datetime) -> None:
@@ -168,11 +184,22 @@ def retire_output(k: Keeper, item: AnyRow, now: datetime) -> None:
             k.sam.retire(name)
 
 
+def retire_group(k: Keeper, item: AnyRow, now: datetime) -> None:
+    """A group was dissolved: its definition gets the name in `detail`, lest a lost database closes it again."""
+    with k.database.read() as db:
+        unit = reads.units_by_id(db, [item.key])[0]
+    campaign = k.campaigns[unit.campaign_id].name
+    with suppress(SamAbsent):
+        k.sam.rename_definition(project_name(campaign, item.detail.split("_")[0]), project_name(campaign, item.detail))
+
+
 EFFECTS = {
+    "define": define,
     "submit": submit,
     "close": close,
     "remove_job": remove_job,
     "declare": declare,
     "remove_losers": remove_losers,
     "retire_output": retire_output,
+    "retire_group": retire_group,
 }
