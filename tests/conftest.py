@@ -1,6 +1,7 @@
 """What all tests share: real processes of ours on free ports, and `--no-skips`, for which a skip is a failure."""
 
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -10,6 +11,9 @@ from pathlib import Path
 
 import psutil
 import pytest
+
+# A shell has what it runs in the background ignore SIGINT, and with us all that we start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 BIN = Path(sys.executable).parent
 START_S = 20

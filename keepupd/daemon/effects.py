@@ -13,7 +13,7 @@ import keepupd.worker
 from keepupd.config import Campaign
 from keepupd.core.consequences import consequences
 from keepupd.core.errors import JobRejected, SamAbsent, SamRefused, Transient
-from keepupd.core.model import Failure, JobState, Launch, Move, Unit
+from keepupd.core.model import LIVE_JOB, Failure, JobState, Launch, Move, Unit
 from keepupd.daemon import launching
 from keepupd.daemon.declaring import declare, remove_losers
 from keepupd.daemon.jobs import note_submitted
@@ -137,13 +137,24 @@ def close(k: Keeper, item: AnyRow, now: datetime) -> None:
 
 def remove_job(k: Keeper, item: AnyRow, now: datetime) -> None:
     """Take away the job that has the unit: the one named, or the one that SAM gave its file to."""
-    if item.detail:
-        k.batch.remove([item.detail])
-        return
     with k.database.read() as db:
         unit = reads.units_by_id(db, [item.key])[0]
-    if unit.launch_id is not None:
-        k.batch.remove([key for key in _keys(k, unit.launch_id, JobState.RUNNING) if _has(k, unit, key)])
+    keys = [item.detail] if item.detail else []
+    if not keys and unit.launch_id is not None:
+        keys = [key for key in _keys(k, unit.launch_id, JobState.RUNNING) if _has(k, unit, key)]
+    if keys:
+        k.batch.remove(keys)
+        with k.database.write("jobs removed") as db:
+            _note_removed(db, keys)
+
+
+def _note_removed(db: Connection, keys: Sequence[str]) -> None:
+    """A removed job has left, whether or not a look still shows it."""
+    for key in keys:
+        launch, _, number = key.rpartition(".")
+        ours = jobs.c.launch_id.in_(select(launches.c.id).where(launches.c.key == launch))
+        live = jobs.c.judged.is_(False) & jobs.c.state.in_(LIVE_JOB)
+        db.execute(update(jobs).where(ours, jobs.c.number == int(number), live).values(state=JobState.LEFT))
 
 
 def _keys(k: Keeper, launch_id: int, state: JobState) -> list[str]:

@@ -94,7 +94,7 @@ class Keeper:
                     if rows:
                         db.execute(update(polls).where(polls.c.name == bindparam("b_name")), rows)
         except StoreUnavailable as trouble:
-            say("polls not noted", logging.WARNING, why=trouble.problem)
+            say("polls not noted", logging.WARNING, why=trouble.problem, remedy=trouble.remedy)
 
     def log_moves(self, campaign: str, moves: list[Move], dests: list[str]) -> None:
         """One line a move, with its reason; called when the moves are committed."""

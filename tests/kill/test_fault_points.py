@@ -39,7 +39,8 @@ ORDINARY = {
     "a file comes in": commits("upgrade schema", "campaigns taken up", "input counted", "accounts", "take in", "sweep",
                                "recalled", "polls noted"),
     "a launch is made": commits("launch planned", "submitted", "jobs seen") | effects("submit"),
-    "jobs end": commits("jobs judged", "time up", "problems written") | effects("remove_losers", "remove_job"),
+    "jobs end": commits("jobs judged", "jobs removed", "time up", "problems written")
+    | effects("remove_losers", "remove_job"),
     "a launch ends": commits("launch over", "launch closed", "campaign candidate", "campaign moved") | effects("close"),
 }  # fmt: skip
 SAM_SILENT = commits("effect postponed", "declared by us", "outputs seen") | effects("declare")
