@@ -280,8 +280,9 @@ class FakeSam:
         return self._listed(evaluate(f"snapshot_for_project_name {quote(project)} {ALSO_UNLOCATED}", self))
 
     @asked
-    def delivered(self, project: str, description: str) -> list[CatalogFile]:
-        dims = f"project_name {quote(project)} and consumer_process_description {quote(description)}"
+    def delivered(self, project: str, description: str = "") -> list[CatalogFile]:
+        process = f" and consumer_process_description {quote(description)}" if description else ""
+        dims = f"project_name {quote(project)}{process}"
         return list(self._listed(evaluate(f"{dims} {ALSO_UNLOCATED}", self)))
 
     # --- values ------------------------------------------------------------------------------------------------

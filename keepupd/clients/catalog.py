@@ -96,8 +96,8 @@ class Catalog(Protocol):
     def project_files(self, project: str) -> Iterator[CatalogFile]:
         """The files of its snapshot, handed out or not."""
 
-    def delivered(self, project: str, description: str) -> list[CatalogFile]:
-        """The files that the consumer process with this description (the job key) was given."""
+    def delivered(self, project: str, description: str = "") -> list[CatalogFile]:
+        """The files that the project gave out: all, or to the consumer process with this description (the job key)."""
 
     def values(self, kind: str) -> list[Any]:
         """Registered values, for example of kind data_tiers, parameters or data_disks."""

@@ -191,9 +191,9 @@ class Sam:
     def project_files(self, project: str) -> Iterator[CatalogFile]:
         return self.files(f"snapshot_for_project_name {quote(project)} {ALSO_UNLOCATED}")
 
-    def delivered(self, project: str, description: str) -> list[CatalogFile]:
-        process = f"consumer_process_description {quote(description)}"
-        return list(self.files(f"project_name {quote(project)} and {process} {ALSO_UNLOCATED}"))
+    def delivered(self, project: str, description: str = "") -> list[CatalogFile]:
+        process = f" and consumer_process_description {quote(description)}" if description else ""
+        return list(self.files(f"project_name {quote(project)}{process} {ALSO_UNLOCATED}"))
 
     # --- values -----------------------------------------------------------------------------------------------
 

@@ -141,7 +141,7 @@ def remove_job(k: Keeper, item: AnyRow, now: datetime) -> None:
         unit = reads.units_by_id(db, [item.key])[0]
     keys = [item.detail] if item.detail else []
     if not keys and unit.launch_id is not None:
-        keys = [key for key in _keys(k, unit.launch_id, JobState.RUNNING) if _has(k, unit, key)]
+        keys = _who_has(k, unit, unit.launch_id)
     if keys:
         k.batch.remove(keys)
         with k.database.write("jobs removed") as db:
@@ -164,8 +164,18 @@ def _keys(k: Keeper, launch_id: int, state: JobState) -> list[str]:
         return [f"{key}.{number}" for key, number in db.execute(query)]
 
 
-def _has(k: Keeper, unit: Unit, key: str) -> bool:
-    project = project_name(k.campaigns[unit.campaign_id].name, key.rpartition(".")[0])
+def _who_has(k: Keeper, unit: Unit, launch_id: int) -> list[str]:
+    """The job that SAM gave the unit's file to. It may run already when our last look saw it idle, or not at all."""
+    likely_first = [key for state in reversed(LIVE_JOB) for key in _keys(k, launch_id, state)]
+    if not likely_first:
+        return []
+    project = project_name(k.campaigns[unit.campaign_id].name, likely_first[0].rpartition(".")[0])
+    if all(file.name != unit.name for file in k.sam.delivered(project)):
+        return []
+    return next(([key] for key in likely_first if _has(k, unit, project, key)), [])
+
+
+def _has(k: Keeper, unit: Unit, project: str, key: str) -> bool:
     return any(file.name == unit.name for file in k.sam.delivered(project, key))
 
 

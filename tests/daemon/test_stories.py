@@ -6,6 +6,8 @@ import pytest
 from farm import Farm
 from sqlalchemy import insert
 
+from keepupd.daemon import courier
+from keepupd.daemon.effects import EFFECTS
 from keepupd.store.tables import units
 
 
@@ -250,6 +252,17 @@ def test_redo_retires_the_output_and_makes_the_next_edition(farm):
     farm.loses_database()
     farm.passes(2)
     assert (farm.state_of("a.raw"), farm.unit("a.raw").edition) == ("declared", 2)
+
+
+@pytest.mark.parametrize("looks", [0, 1])
+def test_a_hold_takes_away_a_job_that_started_since_the_last_look(farm, looks):
+    farm.finds("a.raw", "b.raw")
+    farm.passes(1 + looks)
+    job, other = farm.job_of("a.raw"), farm.job_of("b.raw")
+    farm.operator("hold", "a.raw")
+    courier.deliver(farm.keeper, EFFECTS, farm.now)
+    assert job.key not in farm.batch.jobs, "we saw it idle, or not yet; SAM knows that it has the file"
+    assert other.key in farm.batch.jobs
 
 
 def test_hold_takes_the_running_job_away_and_release_starts_anew(farm):
