@@ -1,4 +1,4 @@
-"""What a campaign file may say: frozen models, every field with its meaning and unit. Read and checked by config.py.
+"""What a campaign file may say, as one frozen model; its parts are in campaign_parts.py and campaign_types.py.
 
 After a check all defaults that depend on other fields (definitions, URLs, memory cap) are filled in, so the rest of
 keepupd never has to know them.
@@ -7,181 +7,34 @@ keepupd never has to know them.
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import date
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from keepupd.campaign_parts import Executable, Input, Limits, Output, Resources, Retry, Validation
+from keepupd.campaign_types import LIMITS, Analysis, Breaker, Canary, Generator, Merge
 from keepupd.checking import Model, perhaps, text, wrong
 from keepupd.core import naming
 from keepupd.fields import (
     FROM_INPUT,
     FROM_SERIAL,
-    Argument,
-    CheckArgument,
     Count,
-    Definition,
-    Flag,
-    JobFiles,
-    Label,
-    Location,
-    Mebibytes,
     Metadata,
     MetadataKey,
     Name,
     Pause,
-    Seconds,
-    Template,
     Text,
-    WallTime,
-    Word,
-    WriteUrl,
     placeholders_in,
 )
+from keepupd.routing import clause, either
 
-
-class Input(Model):
-    definition: Definition = Field(
-        default="", description="Dataset definition in SAM to take files from (default: <campaign>_input)"
-    )
-    query: str | None = Field(
-        default=None,
-        description="Dimensions of which keepupd makes the definition <campaign>_input; instead of `definition`",
-    )
-
-    @field_validator("query")
-    @classmethod
-    def _some_query(cls, query: str | None) -> str | None:
-        if query is not None and not query.strip():
-            raise wrong("must not be empty")
-        return query
-
-
-class Output(Model):
-    label: Label = Field(default="output", description="Short name of this output in placeholders, {output:LABEL}")
-    tier: Word = Field(description="SAM data tier of the output, such as full-reconstructed")
-    file_type: Word = Field(description="SAM file type of the output, such as detector or mc")
-    file_format: Word = Field(default="root", description="SAM file format of the output")
-    name: Template = Field(
-        default=naming.DEFAULT_TEMPLATE,
-        description="Template of the file's name; {stem}, {suffix}, {campaign}, {edition}, {label}",
-    )
-    location: Location = Field(description="Where outputs live, in SAM's form node:/directory")
-    url: WriteUrl = Field(default="", description="How jobs write to the location (default: file:// and its directory)")
-    definitions: list[Definition] = Field(
-        default=[], description="Dataset definitions the output belongs to (default: <campaign>_output)"
-    )
-    metadata: Metadata = Field(default={}, description="Metadata to add to this output, Category.name: value")
-    inherit: list[MetadataKey] = Field(default=[], description="Metadata keys to copy from the input file")
-
-    @field_validator("location")
-    @classmethod
-    def _no_way_up(cls, location: str) -> str:
-        if ".." in location.split("/"):
-            raise wrong("must not hold ..")
-        return location
-
-    def filled_in(self, campaign: str) -> "Output":
-        url = self.url or "file://" + self.location.split(":", 1)[1]
-        return self.model_copy(update={"url": url, "definitions": self.definitions or [f"{campaign}_output"]})
-
-
-class Application(Model):
-    family: Word = Field(description="SAM application family, such as art")
-    name: Word = Field(description="SAM application name, such as reco")
-    version: Word = Field(description="SAM application version, such as v09_91_02d01")
-
-
-class Executable(Model):
-    argv: list[Argument] | None = Field(
-        default=None,
-        min_length=1,
-        description="Program and arguments; placeholders such as {input}, {output}, {metadata}",
-    )
-    shell: Argument | None = Field(
-        default=None, description="One line for /bin/sh, instead of argv; placeholders come quoted"
-    )
-    application: Application = Field(description="What SAM records as having made the outputs")
-    environment: dict[Annotated[str, text(r"^[A-Za-z_][A-Za-z0-9_]*$", "is no name of a variable")], str] = Field(
-        default={}, description="Environment variables of the executable"
-    )
-    files: JobFiles = Field(
-        default={},
-        description="Small text files sent with each job, paths relative to this file; they lie in {scratch}",
-    )
-
-    @field_validator("argv")
-    @classmethod
-    def _program(cls, argv: list[str] | None) -> list[str] | None:
-        if argv and not argv[0].strip():
-            raise wrong("the program's name must not be empty", 0)
-        return argv
-
-    @field_validator("shell")
-    @classmethod
-    def _not_empty(cls, shell: str | None) -> str | None:
-        if shell is not None and not shell.strip():
-            raise wrong("must not be empty")
-        return shell
-
-    def words(self) -> Iterable[tuple[tuple[str | int, ...], str]]:
-        """Each place in it that may hold placeholders, with what stands there."""
-        if self.shell is not None:
-            yield ("shell",), self.shell
-        yield from ((("argv", number), word) for number, word in enumerate(self.argv or []))
-
-
-class Validation(Model):
-    root: Flag = Field(default=True, description="The output must be a whole ROOT file")
-    min_bytes: Count = Field(default=1, description="Least size of an output, in bytes")
-    min_events: Count | None = Field(default=None, description="Least number of events in an output (null: any)")
-    command: list[CheckArgument] | None = Field(
-        default=None,
-        min_length=1,
-        description="Your own check, arguments with {input}, {output}, {metadata}; exit code 0 is good",
-    )
-
-
-class Resources(Model):
-    cpus: Annotated[int, Field(strict=True, gt=0, le=1024)] = Field(default=1, description="Processor cores of a job")
-    memory_mib: Annotated[int, Field(strict=True, gt=0, le=2_500_000)] = Field(
-        default=2000, description="Memory of a job, in MiB"
-    )
-    disk_mib: Mebibytes = Field(default=10000, description="Scratch disk of a job, in MiB")
-    wall_s: WallTime = Field(default=28800, description="Wall time of a job, in seconds")
-    memory_cap_mib: Mebibytes = Field(
-        default=None,
-        validate_default=True,
-        description="Most memory keepupd may ask for after a job ran out of it, in MiB (default: 4 times memory_mib)",
-    )
-
-    @field_validator("memory_cap_mib", mode="before")
-    @classmethod
-    def _four_times(cls, cap: object, info: ValidationInfo) -> object:
-        asked = info.data.get("memory_mib", 1)
-        if isinstance(cap, int) and cap < asked:
-            raise wrong(f"must be at least memory_mib, {asked}, not {cap}")
-        return 4 * asked if cap is None else cap
-
-
-class Retry(Model):
-    attempts: Count = Field(default=3, description="Attempts that a file may use up before it goes to debug")
-    losses: Count = Field(default=10, description="Lost or evicted jobs that a file may cost before it goes to debug")
-    wait_s: Pause | None = Field(
-        default=None, description="Wait before the next attempt, in seconds (null: as the table of causes says)"
-    )
-
-
-class Limits(Model):
-    jobs: Count = Field(default=1000, description="Most jobs of this campaign in the batch system at once")
-    idle_jobs: Count = Field(default=500, description="Most idle jobs of this campaign at once")
-    launch_size: Annotated[int, Field(strict=True, gt=0, le=10_000)] = Field(
-        default=200, description="Most jobs of one launch"
-    )
-    executable_wall_s: Seconds | None = Field(
-        default=None, description="Longest time the executable may run, in seconds (null: as long as the job)"
-    )
+NEEDS = {
+    "generator": "events_per_unit, first_run, and target_units or target_events",
+    "merge": f"at least one of {', '.join(LIMITS)}, and `by` to group by metadata",
+    "analysis": "histograms, a list of names",
+}
 
 
 class Campaign(Model):
@@ -197,6 +50,18 @@ class Campaign(Model):
     requested_by: str = Field(default="", description="Who asked for it")
     expected_files: Count | None = Field(default=None, description="Files expected in all (null: not known)")
     wanted_by: date | None = Field(default=None, description="Date it is wanted by, YYYY-MM-DD")
+    generator: Generator | None = Field(
+        default=None, validate_default=True, description="What a generator makes; no other type has it"
+    )
+    merge: Merge | None = Field(
+        default=None, validate_default=True, description="How a merge groups its input; no other type has it"
+    )
+    analysis: Analysis | None = Field(
+        default=None, validate_default=True, description="What an analysis sums up; no other type has it"
+    )
+    inherit: list[MetadataKey] = Field(
+        default=[], description="Metadata keys to copy from the input files into all outputs"
+    )
     input: Input = Field(default=Input(), validate_default=True, description="Where files come from")
     outputs: list[Output] = Field(min_length=1, description="What a job makes of its input")
     executable: Executable = Field(description="What runs in the job")
@@ -207,8 +72,15 @@ class Campaign(Model):
     resources: Resources = Field(default=Resources(), description="What a job asks of the batch system")
     retry: Retry = Field(default=Retry(), description="How often to try again")
     limits: Limits = Field(default=Limits(), description="How much of the farm it may use")
-    causes: list[dict[str, Any]] = Field(default=[], description="Its own rules, in front of the table of causes")
+    canary: Canary = Field(default=Canary(), description="How a new or changed campaign begins")
+    breaker: Breaker = Field(default=Breaker(), description="When a campaign stops launching by itself")
+    causes: list[dict[str, Any]] = Field(
+        default=[], description="Its own rules, in front of the table of causes; `passive: true` ones only count"
+    )
     settle_s: Pause = Field(default=0.0, description="How long a new input file is left alone first, in seconds")
+    settle_by: Literal["file", "run"] = Field(
+        default="file", description="run: all files of a run wait until the youngest of them is that old"
+    )
 
     @field_validator("name")
     @classmethod
@@ -217,10 +89,34 @@ class Campaign(Model):
             raise wrong(f"{name!r} must not end like _e2, which marks an edition in file names")
         return name
 
+    @field_validator("generator", "merge", "analysis")
+    @classmethod
+    def _of_its_type_only(cls, given: Model | None, info: ValidationInfo) -> Model | None:
+        kind, mine = info.data.get("type"), str(info.field_name)
+        if given is not None and kind not in (mine, None):
+            raise wrong(f"only a campaign of type {mine} has it, and this one is of type {kind}")
+        if given is None and kind == mine:
+            raise wrong(f"is missing: a campaign of type {mine} needs {NEEDS[mine]}")
+        if isinstance(given, Analysis) and not given.total.name:
+            total = given.total.model_copy(update={"name": f"{info.data.get('name', '')}_total"})
+            return given.model_copy(update={"total": total})
+        return given
+
+    @field_validator("inherit")
+    @classmethod
+    def _from_input_only(cls, keys: list[str], info: ValidationInfo) -> list[str]:
+        if keys and info.data.get("type") == "generator":
+            raise wrong("a generator has no input to inherit from; give the values under `metadata`")
+        return keys
+
     @field_validator("input")
     @classmethod
     def _default_definition(cls, given: Input, info: ValidationInfo) -> Input:
         made = f"{info.data['name']}_input" if "name" in info.data else given.definition
+        if info.data.get("type") == "generator":
+            if given.definition or given.query is not None:
+                raise wrong("a generator has no input")
+            return given
         if given.query is not None and given.definition not in ("", made):
             raise wrong("`definition` and `query` are both given; give one of the two")
         return given.model_copy(update={"definition": given.definition or made})
@@ -228,12 +124,19 @@ class Campaign(Model):
     @field_validator("outputs")
     @classmethod
     def _fill_in_outputs(cls, outputs: list[Output], info: ValidationInfo) -> list[Output]:
-        name = info.data.get("name", "")
-        filled = [output.filled_in(name) for output in outputs]
-        for number, output in enumerate(filled):
-            _apart(name, output, filled[:number], number)
-            if "input" in info.data and info.data["input"].definition in output.definitions:
-                raise wrong("is the campaign's own input definition: it would feed itself", number, "definitions")
+        name, kind, merge = info.data.get("name", ""), info.data.get("type", ""), info.data.get("merge")
+        inherit = [*info.data.get("inherit", ()), *(merge.inherited if merge else ())]
+        filled: list[Output] = []
+        for number, given in enumerate(outputs):
+            output = given.filled_in(name, _template_for(kind, given, number), inherit)
+            if kind == "generator" and output.inherit:
+                raise wrong("a generator has no input to inherit from; give the values", number, "inherit")
+            if kind == "analysis" and "root" not in output.file_format.lower():
+                raise wrong(f"histograms are kept in ROOT files, not {output.file_format}", number, "file_format")
+            _apart(name, output, filled, number)
+            filled.append(output)
+            if kind != "generator" and "input" in info.data:
+                _feeds_no_input_of_its_own(output, info.data["input"].definition, number)
         return filled
 
     @field_validator("executable")
@@ -249,6 +152,13 @@ class Campaign(Model):
                     raise wrong(f"{{{name}{':' if label else ''}{label}}}: {problem}", *place)
         return executable
 
+    @field_validator("settle_s")
+    @classmethod
+    def _of_single_files_only(cls, settle_s: float, info: ValidationInfo) -> float:
+        if settle_s and info.data.get("type") in ("generator", "merge"):
+            raise wrong(f"a {info.data['type']} has no settle time; a merge lets files wait by merge.max_age_s")
+        return settle_s
+
     @field_validator("validation")
     @classmethod
     def _root_only_for_root(cls, validation: Validation, info: ValidationInfo) -> Validation:
@@ -261,13 +171,24 @@ class Campaign(Model):
         """Label -> file name of what this campaign makes of `input_name`; less than 200 plain characters each."""
         return {o.label: naming.output_name(o.name, self.name, o.label, input_name, edition) for o in self.outputs}
 
-    def fingerprint(self) -> str:
-        """Hash of all that shapes outputs; campaigns with another one need another name once an output is declared."""
-        shape = self.model_dump(mode="json", include={"name", "type", "executable", "metadata", "outputs"})
+    @property
+    def canaries(self) -> int:
+        """How many of its units run first, when it is new, changed or resumed."""
+        return self.canary.groups if self.type == "merge" else self.canary.units
+
+    def shape(self) -> dict[str, Any]:
+        """All that shapes outputs, as JSON has it: what may not change once an output is declared."""
+        own = {"generator": {"first_run", "subruns_per_run", "events_per_unit", "run_type"}, "merge": {"by"}}
+        parts: dict[str, Any] = dict.fromkeys(("name", "type", "executable", "metadata", "outputs"), True)
+        shape = self.model_dump(mode="json", include=parts | own)
         for output in shape["outputs"]:
             for key in ("location", "url", "definitions"):  # where an output goes does not change what it is
                 del output[key]
-        return hashlib.sha256(json.dumps(shape, sort_keys=True).encode()).hexdigest()[:16]
+        return shape
+
+    def fingerprint(self) -> str:
+        """Hash of all that shapes outputs; campaigns with another one need another name once an output is declared."""
+        return hashlib.sha256(json.dumps(self.shape(), sort_keys=True).encode()).hexdigest()[:16]
 
     def as_json(self) -> str:
         """All of it, defaults filled in, the same text for the same campaign; Campaign.model_validate_json reads it."""
@@ -297,3 +218,41 @@ def _apart(campaign: str, output: Output, before: Sequence[Output], number: int)
             raise wrong(
                 f"could equal the name of output {other.label!r}; put {{label}} into the template", number, "name"
             )
+
+
+def _template_for(kind: str, output: Output, number: int) -> str:
+    """Units of generators and merges are no files, so that {suffix} would be empty: their outputs need an ending."""
+    if kind not in ("generator", "merge") or "{suffix}" not in output.name:
+        return output.name
+    ending = ".root" if "root" in output.file_format.lower() else f".{output.file_format}"
+    if output.name != naming.DEFAULT_TEMPLATE or len(ending) > 20:
+        raise wrong(f"a {kind} has no input file that {{suffix}} could come from; write the ending", number, "name")
+    return output.name.replace("{suffix}", ending)
+
+
+def _feeds_no_input_of_its_own(output: Output, definition: str, number: int) -> None:
+    for place, route in enumerate(output.definitions):
+        if route.name == definition:
+            raise wrong("is the campaign's own input definition: it would feed itself", number, "definitions", place)
+
+
+def definitions_made(campaign: Campaign, campaign_parameter: str) -> dict[str, str]:
+    """Name -> dimensions of the definitions that a campaign's outputs go to.
+
+    campaign_parameter: the metadata key that holds the campaign's name. What keepupd has made is never changed in SAM,
+    so the words here must stay what they are.
+    """
+    clauses: dict[str, list[str]] = {}
+    for output in campaign.outputs:
+        tier = [clause("data_tier", [output.tier])]
+        if any(other.tier == output.tier and _kind(other) != _kind(output) for other in campaign.outputs):
+            tier += [clause("file_type", [output.file_type]), clause("file_format", [output.file_format])]
+        for route in output.definitions:
+            found = [*tier, *(clause(key, values) for key, values in route.where.items())]
+            clauses.setdefault(route.name, []).append(" and ".join(found))
+    whose = clause(campaign_parameter, [campaign.name])
+    return {name: f"{whose} and {either(parts)}" for name, parts in clauses.items()}
+
+
+def _kind(output: Output) -> tuple[str, str, str]:
+    return output.tier, output.file_type, output.file_format

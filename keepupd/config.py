@@ -1,25 +1,23 @@
 """The daemon's settings and its campaigns, read from YAML files. A file with a mistake is refused with all its faults.
 
-`load_settings` reads the daemon's file, `load_campaigns` the campaign files it names. What a campaign may say is in
-campaign.py, how faults are worded in checking.py, how lines are found in yamlfile.py.
+`load_settings` reads the daemon's file, `load_campaigns` the campaign files it names (campaignfiles.py). What
+a campaign may say is in campaign.py, how faults are worded in checking.py, how lines are found in yamlfile.py.
 """
 
-import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, PrivateAttr, ValidationInfo, field_validator
 
 from keepupd.campaign import Campaign
+from keepupd.campaignfiles import LoadedFlow, read_flow
+from keepupd.changes import diff
 from keepupd.checking import Model, check, text, wrong
 from keepupd.core.errors import ConfigError
-from keepupd.core.naming import could_meet
 from keepupd.fields import HttpUrl, NearPath, Pause, Seconds, Text, Word
-from keepupd.yamlfile import YamlFile, database_url, from_folder, read_yaml
+from keepupd.yamlfile import database_url, read_yaml
 
-__all__ = ["Campaign", "Settings", "diff", "json_schema", "load_campaigns", "load_settings"]
-
+__all__ = ["Campaign", "Settings", "diff", "json_schema", "load_campaigns", "load_flow", "load_settings"]
 Port = Annotated[int, Field(strict=True, ge=0, le=65535)]
 MetadataKey = Annotated[str, text(r"^[A-Za-z][A-Za-z0-9_]*\.[A-Za-z0-9_.-]+$", "must be Category.name")]
 
@@ -76,6 +74,9 @@ class Polls(Model):
     inputs_s: Seconds = Field(default=60.0, description="Seconds between looks for new input files in SAM")
     outputs_s: Seconds = Field(default=60.0, description="Seconds between looks for declared outputs in SAM")
     sweep_s: Seconds = Field(default=3600.0, description="Seconds between full comparisons of SAM with the database")
+    totals_s: Seconds = Field(
+        default=300.0, description="Seconds between looks for histogram files that running totals lack"
+    )
     operator_s: Seconds = Field(default=2.0, description="Seconds between looks for what keepupctl asked for")
     problem_definitions_min_s: Pause = Field(
         default=3600.0, description="Least seconds between two changes of a campaign's problem definitions"
@@ -161,109 +162,20 @@ def load_settings(path: Path | str) -> Settings:
     return settings
 
 
-# --- campaigns ----------------------------------------------------------------------------------------------------
-
-
 def load_campaigns(settings: Settings) -> list[Campaign]:
     """Read all campaign files, by name. Raises ConfigError with every fault of all files, also between two of them."""
-    files, faults = _campaign_files(settings)
-    found: list[tuple[Campaign, YamlFile]] = []
-    for path in files:
-        try:
-            file = read_yaml(path)
-        except ConfigError as error:
-            faults += error.faults
-            continue
-        campaign, wrongs = check(Campaign, file)
-        faults += wrongs
-        found += [(campaign, file)] if campaign else []
-    faults += _clashes(found)
-    if faults:
-        raise ConfigError(settings.file, faults)
-    return sorted((campaign for campaign, _ in found), key=lambda campaign: campaign.name)
+    return load_flow(settings).campaigns
 
 
-def _campaign_files(settings: Settings) -> tuple[list[Path], list[str]]:
-    files: dict[Path, Path] = {}  # a file named twice is read once
-    faults = []
-    for number, given in enumerate(settings.campaigns):
-        path = from_folder(settings.file.parent, given)
-        if path.is_dir():
-            matches = [*path.glob("*.yaml"), *path.glob("*.yml")]
-        else:
-            matches = [*Path(path.anchor).glob(str(path.relative_to(path.anchor)))]
-        if not matches and not path.is_dir():  # an empty directory is well: campaigns come later
-            faults.append(read_yaml(settings.file).fault(("campaigns", number), f"there is no file {path}"))
-        files |= {match.resolve(): match for match in sorted(matches)}
-    return list(files.values()), faults
+def load_flow(settings: Settings) -> LoadedFlow:
+    """The same, with the flow that the campaigns form and the warnings of it, each with file and line."""
+    return read_flow(settings.file, settings.campaigns, settings.sam.campaign_parameter)
 
 
-def _clashes(found: list[tuple[Campaign, YamlFile]]) -> Iterable[str]:
-    """What is wrong between campaigns: the same name, the same definition made twice, file names that could meet."""
-    names: dict[str, str] = {}
-    made: dict[str, str] = {}
-    for number, (campaign, file) in enumerate(found):
-        here = f"{file.path}:{file.line(('name',))}"
-        if campaign.name in names:
-            yield file.fault(("name",), f"{campaign.name!r} is taken by {names[campaign.name]}")
-            continue
-        names[campaign.name] = here
-        for place, definition in _definitions_made(campaign):
-            if definition in made:
-                yield file.fault(place, f"definition {definition!r} is made by {made[definition]} too")
-            made.setdefault(definition, f"{file.path}:{file.line(place)}")
-        for other, other_file in found[:number]:
-            if other.name != campaign.name and _names_meet(campaign, other):
-                yield file.fault(
-                    ("name",),
-                    f"output names could equal those of {other.name!r} ({other_file.path}); give it another end",
-                )
-
-
-def _definitions_made(campaign: Campaign) -> Iterable[tuple[tuple[str | int, ...], str]]:
-    if campaign.input.query is not None:
-        yield ("input", "query"), campaign.input.definition
-    once = {name: number for number, output in enumerate(campaign.outputs) for name in output.definitions}
-    for name, number in once.items():
-        yield ("outputs", number, "definitions"), name
-
-
-def _names_meet(one: Campaign, other: Campaign) -> bool:
-    return any(
-        could_meet((a.name, one.name, a.label), (b.name, other.name, b.label))
-        for a in one.outputs
-        for b in other.outputs
-    )
-
-
-# --- schema and differences ---------------------------------------------------------------------------------------
+# --- schema --------------------------------------------------------------------------------------------------------
 
 
 def json_schema(kind: Literal["campaign", "daemon"] = "campaign") -> dict[str, Any]:
     """JSON schema of a campaign file or of the daemon's file, for editors that complete and explain."""
     model: type[Model] = Campaign if kind == "campaign" else Settings
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **model.model_json_schema()}
-
-
-def diff(old_json: str, new_json: str) -> list[str]:
-    """What differs between two `Campaign.as_json()`, a line each: `resources.memory_mib: 2000 → 3000`."""
-    old, new = dict(_flat(json.loads(old_json))), dict(_flat(json.loads(new_json)))
-    keys = [*old, *(key for key in new if key not in old)]
-    return [f"{key}: {_shown(old, key)} → {_shown(new, key)}" for key in keys if old.get(key) != new.get(key)]
-
-
-def _flat(value: Any, path: str = "") -> Iterable[tuple[str, Any]]:
-    if isinstance(value, dict) and value:
-        for key, inner in value.items():
-            yield from _flat(inner, f"{path}.{key}".lstrip("."))
-    elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
-        for number, inner in enumerate(value):
-            yield from _flat(inner, f"{path}[{number}]")
-    else:
-        yield path, value
-
-
-def _shown(flat: dict[str, Any], key: str) -> str:
-    words = json.dumps(flat[key], ensure_ascii=False) if key in flat else "(none)"
-    words = words[1:-1] if words.startswith('"') and len(words) > 2 else words
-    return words if len(words) <= 60 else words[:57] + "..."

@@ -61,7 +61,7 @@ def _known_placeholders(words: str) -> str:
 
 def _check_placeholders(words: str) -> str:
     for name, label in placeholders_in(words):
-        if name not in (known := ["input", "output", "metadata"]) or label:
+        if name not in (known := ["input", "inputs", "output", "metadata", "scratch"]) or label:
             raise wrong(f"unknown placeholder {{{name}}} of a check" + perhaps(name, known))
     return words
 
@@ -119,6 +119,9 @@ Name = Annotated[
 ]
 Definition = Annotated[
     str, text(r"^[A-Za-z][A-Za-z0-9_.-]{0,199}$", "must be a definition's name: letters, digits and _.-")
+]
+DefinitionOrNone = Annotated[
+    str, text(r"^([A-Za-z][A-Za-z0-9_.-]{0,199})?$", "must be a definition's name: letters, digits and _.-")
 ]
 Label = Annotated[
     str, text(r"^[a-z][a-z0-9_]{0,19}$", "must be 1 to 20 lower-case letters, digits and _, a letter first")

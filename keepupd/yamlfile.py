@@ -24,6 +24,7 @@ class YamlFile:
     path: Path
     value: dict[str, Any]
     lines: dict[Place, int]
+    written: dict[Place, Place] = field(default_factory=dict)  # where a place really stands, for one campaign of many
 
     def line(self, place: Place) -> int:
         """Line of `place`, or of what it would be in where it is missing."""
@@ -32,7 +33,15 @@ class YamlFile:
         return self.lines.get(place, 1)
 
     def fault(self, place: Place, words: str) -> str:
-        return f"{self.path}:{self.line(place)}: {dotted(place)}{': ' if place else ''}{words}"
+        line, place = self.line(place), self.as_written(place)
+        return f"{self.path}:{line}: {dotted(place)}{': ' if place else ''}{words}"
+
+    def as_written(self, place: Place) -> Place:
+        """`place` from the top of the file: `defaults.retry` or `campaigns[2].retry`, where the file holds several."""
+        for known in (place[:length] for length in range(len(place), -1, -1)):
+            if known in self.written:
+                return (*self.written[known], *place[len(known) :])
+        return place
 
 
 def dotted(place: Place) -> str:

@@ -7,8 +7,9 @@ import pytest
 from pydantic import BaseModel
 
 from keepupd.campaign import Campaign
+from keepupd.changes import diff
 from keepupd.checking import Model
-from keepupd.config import Settings, diff, json_schema, load_campaigns, load_settings
+from keepupd.config import Settings, json_schema, load_campaigns, load_settings
 from keepupd.core.errors import ConfigError
 from keepupd.yamlfile import read_settings_lightly
 
@@ -103,7 +104,8 @@ def test_a_short_campaign_is_filled_in(folder):
     (campaign,) = folder.load()
     (output,) = campaign.outputs
     assert campaign.input.definition == "dune_dc15_reco_input" and campaign.resources.memory_cap_mib == 8000
-    assert output.url == "file:///data/reco" and output.definitions == ["dune_dc15_reco_output"]
+    assert output.url == "file:///data/reco"
+    assert [route.name for route in output.definitions] == ["dune_dc15_reco_output"]
     assert campaign.output_names("a.root", 2) == {"output": "a_dune_dc15_reco_e2.root"}
 
 
@@ -350,9 +352,12 @@ def test_each_kind_of_mistake_is_told_with_its_line(folder, old, new, told):
     assert told in fault and fault.startswith("reco.yaml:")
 
 
+GENERATOR = "generator: {target_units: 10, events_per_unit: 100, first_run: 1}"
+
+
 def test_a_generator_has_no_input(folder):
-    fault = folder.fault("type: reco", "type: generator")
-    assert fault == "reco.yaml:10: executable.argv[1]: {input}: a generator has no input"
+    fault = folder.fault("type: reco", f"type: generator\n{GENERATOR}")
+    assert fault == "reco.yaml:11: executable.argv[1]: {input}: a generator has no input"
 
 
 NAMED = RECO.replace("  - tier", "  - name: '{stem}_{label}_{campaign}{edition}{suffix}'\n    tier")
@@ -389,7 +394,7 @@ def test_two_campaigns_that_make_one_definition(folder):
     folder.campaign(RECO.replace("    file_type", "    definitions: [shared]\n    file_type"))
     other = RECO.replace("dune_dc15_reco", "dune_dc15_more")
     folder.campaign(other.replace("    file_type", "    definitions: [own, shared]\n    file_type"), "z.yaml")
-    assert folder.faults() == ["z.yaml:7: outputs[0].definitions: definition 'shared' is made by reco.yaml:7 too"]
+    assert folder.faults() == ["z.yaml:7: outputs[0].definitions[1]: definition 'shared' is made by reco.yaml:7 too"]
 
 
 def test_a_query_may_not_make_a_definition_that_another_campaign_fills(folder):
