@@ -52,11 +52,15 @@ class Causes:
 
     def judge(self, failure: Failure, own_rules: Sequence[Rule] = ()) -> Cause:
         """The cause of `failure`: of the first rule that matches, the campaign's own first. The last matches all."""
-        rule = next(rule for rule in (*own_rules, *self.rules) if rule.matches(failure))
+        rule = next(rule for rule in (*own_rules, *self.rules) if not rule.passive and rule.matches(failure))
         words = _in_words(rule.words, failure)
         own_wait = any(rule is own for own in own_rules) and "wait_s" in rule.model_fields_set
         event = rule.event or self.classes[rule.klass].event
         return Cause(rule.name, rule.klass, words, event, self._policy(rule.klass, rule), own_wait)
+
+    def passive(self, failure: Failure, own_rules: Sequence[Rule] = ()) -> list[str]:
+        """Names of all passive rules that match: they are counted beside the cause, and change nothing."""
+        return [rule.name for rule in (*own_rules, *self.rules) if rule.passive and rule.matches(failure)]
 
     def counted_as(self, cause: Cause, klass: str) -> Cause:
         """The same cause under the policy of another class: an outage that no second witness confirms is an input."""

@@ -80,6 +80,7 @@ class Rule(Policy):
     name: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]
     klass: Literal["outage", "input", "resource", "node", "crash", "invalid", "operator"] = Field(alias="class")
     words: Words
+    passive: Annotated[bool, Field(strict=True)] = False  # counts what it matches, and decides nothing
     event: Text | None = None
     step: Names | None = None
     fault: Names | None = None
@@ -203,6 +204,8 @@ def _load_rules(file: LinedFile, events: Collection[str]) -> list[Rule]:
         is_last = place == ("rules", len(rows) - 1)
         if bool(rule.conditions) == is_last:
             file.fault(place, f"rule {rule.name!r}: the last rule, and no other, must match all (no match keys)")
+        if rule.passive and is_last:
+            file.fault(place, f"rule {rule.name!r}: the last rule decides what no other did, so it can't be passive")
         for what in (f"rule {rule.name!r}", f"a rule that matches {rule.conditions}"):
             if what in first:
                 file.fault(place, f"{what} is here twice, first in line {first[what]}")

@@ -4,7 +4,8 @@ The members of a definition are streamed into a temporary table, so that no list
 compared there by SQL. The sum rule is checked in the same place: what the counters say against what the rows say.
 """
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -26,7 +27,7 @@ from sqlalchemy import (
 from keepupd.core.chunks import chunked
 from keepupd.core.model import CatalogFile, Unit
 from keepupd.store.store import UNIT_COLUMNS, count, unit_of
-from keepupd.store.tables import campaigns, counters, files, units
+from keepupd.store.tables import KEYED, WAITING, campaigns, counters, files, units
 
 CHUNK = 5000
 
@@ -61,9 +62,18 @@ def new_members(db: Connection, campaign_id: int, limit: int) -> list[CatalogFil
 
 
 def take_in(
-    db: Connection, campaign_id: int, new: Sequence[CatalogFile], at: datetime, settle: timedelta
+    db: Connection,
+    campaign_id: int,
+    new: Sequence[CatalogFile],
+    at: datetime,
+    settle: timedelta,
+    runs: Mapping[str, str] | None = None,
 ) -> list[Unit]:
-    """Files seen for the first time, each a unit of its own in pending. Gives the units, in the order of `new`."""
+    """Files seen for the first time, each a unit of its own in pending. Gives the units, in the order of `new`.
+
+    runs: file name -> run, where all files of a run wait for the youngest of them.
+    """
+    runs = runs or {}
     first = (db.execute(select(func.max(units.c.id))).scalar() or 0) + 1
     known = _units_named(db, campaign_id, [f.name for f in new])  # a file row was lost, its unit was not
     fresh = [f for f in new if f.name not in known]
@@ -75,13 +85,22 @@ def take_in(
         ])  # fmt: skip
     db.execute(insert(files), [
         {"campaign_id": campaign_id, "file_id": f.file_id, "name": f.name, "size": f.size, "events": f.events,
-         "seen": at, "unit_id": ids[f.name]} for f in new
+         "seen": at, "unit_id": ids[f.name], "group_key": runs.get(f.name, "")} for f in new
     ])  # fmt: skip
+    _wait_for_the_youngest(db, campaign_id, set(runs.values()), at + settle)
     count(db, {(campaign_id, "pending", ""): len(fresh)})
     seen = campaigns.c.ever_seen + len(new)
     db.execute(update(campaigns).where(campaigns.c.id == campaign_id).values(ever_seen=seen))
     rows = db.execute(select(*UNIT_COLUMNS).where(units.c.id.in_(ids.values())))
     return sorted((unit_of(row) for row in rows), key=lambda unit: unit.id)
+
+
+def _wait_for_the_youngest(db: Connection, campaign_id: int, runs: Collection[str], due: datetime) -> None:
+    """Files of these runs that were never launched."""
+    for some in chunked(runs, CHUNK // 10):
+        theirs = select(files.c.unit_id).where(files.c.campaign_id == campaign_id, KEYED, files.c.group_key.in_(some))
+        never = (units.c.state == "pending") & units.c.launch_id.is_(None) & units.c.due.is_not(None)
+        db.execute(update(units).where(units.c.id.in_(theirs), never).values(due=due))
 
 
 def _units_named(db: Connection, campaign_id: int, names: Sequence[str]) -> dict[str, int]:
@@ -130,7 +149,10 @@ def _true_counts(db: Connection, campaign_id: int) -> dict[tuple[int, str, str],
         .where(units.c.campaign_id == campaign_id)
         .group_by(units.c.state, units.c.cause)
     )
-    return {(campaign_id, state, cause): int(n) for state, cause, n in rows}
+    true = Counter({(campaign_id, state, cause): int(n) for state, cause, n in rows})
+    waiting = select(func.count()).select_from(files).where(files.c.campaign_id == campaign_id, WAITING)
+    true[campaign_id, "pending", ""] += db.execute(waiting).scalar_one()  # for a merge group to close
+    return +true
 
 
 def _true_totals(db: Connection, campaign_id: int) -> tuple[int, int]:

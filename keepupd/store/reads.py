@@ -13,12 +13,13 @@ from keepupd.store.tables import AnyRow, attempts, campaigns, counters, files, j
 ENDED_JOB = (JobState.LEFT, JobState.HELD, JobState.LOST)
 
 
-def launchable(db: Connection, campaign_id: int, now: datetime, limit: int) -> list[Unit]:
-    """Pending units that are due, oldest first: not what an older launch may still deliver, nor what left SAM."""
+def launchable(db: Connection, campaign_id: int, now: datetime, limit: int, which: Any = True) -> list[Unit]:
+    """Pending units that are due, oldest first: not what an older launch may still deliver, nor what left SAM.
+    `which`: a further condition."""
     open_attempt = exists().where(attempts.c.unit_id == units.c.id, attempts.c.outcome == "")
     rows = db.execute(
         select(*UNIT_COLUMNS)
-        .where(units.c.campaign_id == campaign_id, units.c.state == "pending", units.c.due <= now, ~open_attempt)
+        .where(units.c.campaign_id == campaign_id, units.c.state == "pending", units.c.due <= now, ~open_attempt, which)
         .order_by(units.c.due, units.c.id)
         .limit(limit)
     )

@@ -8,13 +8,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple, cast
 
-from sqlalchemy import Connection, bindparam, insert, select, update
+from sqlalchemy import Connection, Table, bindparam, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from keepupd.core.chart import Chart
 from keepupd.core.errors import UnitMoved
 from keepupd.core.model import Move, Unit
-from keepupd.store.tables import AnyRow, campaigns, counters, history, outbox, units
+from keepupd.store.tables import AnyRow, campaigns, counters, history, outbox, passive_matches, units
 
 UNIT_COLUMNS = [units.c[name] for name in Unit.__dataclass_fields__]
 WHY_MAX = 2000  # characters of a reason kept in a row; the evidence has the rest
@@ -113,15 +113,21 @@ def count(db: Connection, delta: Mapping[tuple[int, str, str], int]) -> None:
         if n
     ]
     if rows:
-        db.execute(_upsert_counters(db.dialect.name), rows)
+        db.execute(_adding_up(counters, db.dialect.name), rows)
 
 
-def _upsert_counters(dialect: str) -> Any:
+def count_passive(db: Connection, campaign_id: int, matched: Mapping[str, int]) -> None:
+    """Add to how often each passive rule has matched."""
+    rows = [{"campaign_id": campaign_id, "cause": cause, "n": n} for cause, n in matched.items()]
+    if rows:
+        db.execute(_adding_up(passive_matches, db.dialect.name), rows)
+
+
+def _adding_up(table: Table, dialect: str) -> Any:
+    """An insert that adds to `n` where the row is there already."""
     maker = cast(Any, {"sqlite": sqlite.insert, "postgresql": postgresql.insert}[dialect])
-    new = maker(counters)
-    return new.on_conflict_do_update(
-        index_elements=list(counters.primary_key), set_={"n": counters.c.n + new.excluded.n}
-    )
+    new = maker(table)
+    return new.on_conflict_do_update(index_elements=list(table.primary_key), set_={"n": table.c.n + new.excluded.n})
 
 
 def want(db: Connection, wanted: Iterable[Wanted], at: datetime) -> None:
@@ -171,6 +177,11 @@ def set_editions(db: Connection, later: Sequence[Unit]) -> None:
             update(units).where(units.c.id == bindparam("b_id")).values(edition=bindparam("b_edition")),
             [{"b_id": unit.id, "b_edition": unit.edition} for unit in later],
         )
+
+
+def vouch_for(db: Connection, campaign_id: int, at: datetime) -> None:
+    """A person has defined, changed or resumed it: failures before this do not count, and a canary goes first."""
+    db.execute(update(campaigns).where(campaigns.c.id == campaign_id).values(epoch=at, canary=True))
 
 
 def campaign_state(db: Connection, campaign_id: int) -> str:

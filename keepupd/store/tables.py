@@ -70,6 +70,11 @@ campaigns = Table(
     Column("difference", BigInteger, nullable=False, default=0),  # what breaks the sum rule; must be 0
     Column("problems", Text, nullable=False, default="{}"),  # hashes of the problem definitions as last written
     Column("problems_at", UtcTime),
+    Column("epoch", UtcTime, nullable=False),  # defined, changed or resumed: failures before it do not count
+    Column("canary", Boolean, nullable=False, default=True),  # a few units first, since the epoch
+    Column("usual_mib", Integer),  # what jobs ask for by what recent ones used; NULL: the campaign's own request
+    Column("refused", Text, nullable=False, default=""),  # why its changed file is not taken up
+    Column("complete", UtcTime),  # since when all it will ever have is declared or in debug; NULL: more may come
 )  # fmt: skip
 
 files = Table(
@@ -82,6 +87,7 @@ files = Table(
     Column("seen", UtcTime, nullable=False),
     Column("gone", UtcTime),  # since when it is not in the input definition
     Column("unit_id", BigId, ForeignKey("units.id"), index=True),  # NULL: waits for a merge group
+    Column("group_key", String(500), nullable=False, default=""),  # JSON of the values it is grouped, or settles, by
 )  # fmt: skip
 
 units = Table(
@@ -102,6 +108,7 @@ units = Table(
     Column("launch_id", BigId),
     Column("needs", Text, nullable=False, default=""),
     Column("edition", Integer, nullable=False, default=1),
+    Column("origin", Text, nullable=False, default=""),  # of a merge group: the rule that closed it
     UniqueConstraint("campaign_id", "name"),
     Index("units_by_state", "campaign_id", "state", "due"),
     Index("units_by_seen", "campaign_id", "seen"),
@@ -110,6 +117,10 @@ units = Table(
 # Literal values, not bound ones: only then do queries with the same words use the partial indices.
 OPEN = units.c.state.not_in([literal_column("'declared'"), literal_column("'debug'")])
 Index("units_open", units.c.campaign_id, units.c.seen, sqlite_where=OPEN, postgresql_where=OPEN)
+WAITING = files.c.unit_id.is_(None)
+Index("files_waiting", files.c.campaign_id, files.c.group_key, sqlite_where=WAITING, postgresql_where=WAITING)
+KEYED = files.c.group_key != literal_column("''")
+Index("files_by_key", files.c.campaign_id, files.c.group_key, sqlite_where=KEYED, postgresql_where=KEYED)
 DECLARED = units.c.state == literal_column("'declared'")
 Index("units_declared", units.c.campaign_id, units.c.since, sqlite_where=DECLARED, postgresql_where=DECLARED)
 
@@ -118,6 +129,13 @@ counters = Table(
     Column("campaign_id", Integer, primary_key=True),
     Column("state", String(10), primary_key=True),
     Column("cause", String(80), primary_key=True, default=""),
+    Column("n", BigInteger, nullable=False),
+)  # fmt: skip
+
+passive_matches = Table(
+    "passive_matches", metadata,  # how often each passive rule has matched, kept in the transaction that judges
+    Column("campaign_id", Integer, primary_key=True),
+    Column("cause", String(80), primary_key=True),
     Column("n", BigInteger, nullable=False),
 )  # fmt: skip
 
@@ -134,6 +152,7 @@ launches = Table(
     Column("over", UtcTime),  # when its last job was judged
     Column("closed", UtcTime),  # when its project was ended and its jobs forgotten
     Index("launches_open", "closed", "campaign_id"),
+    Index("launches_of_campaign", "campaign_id", "created"),
 )  # fmt: skip
 
 jobs = Table(
@@ -161,6 +180,7 @@ attempts = Table(
     Column("id", BigId, primary_key=True),
     Column("unit_id", BigId, ForeignKey("units.id"), nullable=False, index=True),
     Column("launch_id", BigId, ForeignKey("launches.id"), nullable=False, index=True),
+    Column("campaign_id", Integer, nullable=False),
     Column("job_number", Integer),
     Column("outcome", String(20), nullable=False, default=""),  # "", ok, not_delivered, or the class of its cause
     Column("cause", String(80), nullable=False, default=""),
@@ -173,6 +193,8 @@ attempts = Table(
     Column("ended", UtcTime, index=True),
     Column("peak_mib", Integer),
     Column("evidence", Text, nullable=False, default=""),  # directory with report and logs
+    Column("passive", Text, nullable=False, default=""),  # names of the passive rules that matched, with commas
+    Index("attempts_ended", "campaign_id", "ended"),
 )  # fmt: skip
 
 history = Table(
@@ -211,6 +233,7 @@ requests = Table(
     Column("event", String(30), nullable=False),
     Column("campaign_id", Integer, nullable=False),
     Column("unit_ids", Text, nullable=False, default=""),  # JSON list; empty: the campaign itself
+    Column("detail", Text, nullable=False, default=""),  # of dissolve: JSON list of the files to leave out
     Column("reason", Text, nullable=False),
     Column("done", UtcTime),
     Column("answer", Text, nullable=False, default=""),

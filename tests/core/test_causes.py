@@ -329,6 +329,14 @@ def test_the_campaign_s_own_rules_come_first():
     assert CAUSES.used_up("geometry_missing", 2, 0, 9, 10, own) and CAUSES.judge(failure).name == "executable_failed"
 
 
+def test_a_passive_rule_counts_and_decides_nothing():
+    facts = Failure(step="execute", fault="died", signal=11, tail=("GEANT4 warning: stuck track",))
+    seen = {"name": "stuck_track", "class": "crash", "words": "a stuck track", "log": "stuck track", "passive": True}
+    own = parse_rules([seen, {**seen, "name": "no_such", "log": "never said"}], "reco.yaml:40", EVENTS)
+    assert CAUSES.judge(facts, own) == CAUSES.judge(facts)
+    assert CAUSES.passive(facts, own) == ["stuck_track"] and CAUSES.passive(facts) == []
+
+
 def test_faults_of_own_rules_name_the_place_and_come_all_at_once():
     rows = [
         {**OWN, "class": "nod"},
@@ -424,6 +432,11 @@ def test_a_small_table_is_loaded_and_its_ranges_include_both_ends(load):
             "the_rest, class: crash",
             "the_rest, class: crash, step: copy",
             "12: rule 'the_rest': the last rule, and no other",
+        ),
+        (
+            "the_rest, class: crash",
+            "the_rest, passive: true, class: crash",
+            "12: rule 'the_rest': the last rule decides",
         ),
         ("rules:", "ruls:", "1: rules must be a list, whose last rule matches all"),
         ("rules:", "ruls:", "9: unknown key 'ruls'; perhaps 'rules'"),

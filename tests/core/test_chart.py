@@ -147,7 +147,7 @@ def test_an_output_seen_in_sam_is_adopted_from_every_state_but_declared_and_debu
 
 def test_only_an_operator_leaves_debug_or_redoes_what_is_declared():
     chart = shipped("file")
-    assert chart.events("debug") == chart.events("debug", by="operator") == ["retry"]
+    assert chart.events("debug") == chart.events("debug", by="operator") == ["retry", "dissolve"]
     assert chart.events("declared") == chart.events("declared", by="operator") == ["redo"]
 
 

@@ -23,7 +23,9 @@ def database(tmp_path):
     upgrade(database)
     with database.write("test") as db:
         db.execute(
-            campaigns.insert().values(name="c", type="reco", settings="{}", state="pending", since=NOW, created=NOW)
+            campaigns.insert().values(
+                name="c", type="reco", settings="{}", state="pending", since=NOW, created=NOW, epoch=NOW
+            )
         )
     yield database
     database.close()

@@ -31,6 +31,11 @@ def upgrade():
         sa.Column("difference", sa.BigInteger(), nullable=False),
         sa.Column("problems", sa.Text(), nullable=False),
         sa.Column("problems_at", sa.BigInteger(), nullable=True),
+        sa.Column("epoch", sa.BigInteger(), nullable=False),
+        sa.Column("canary", sa.Boolean(), nullable=False),
+        sa.Column("usual_mib", sa.Integer(), nullable=True),
+        sa.Column("refused", sa.Text(), nullable=False),
+        sa.Column("complete", sa.BigInteger(), nullable=True),
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("name"),
     )
@@ -41,6 +46,13 @@ def upgrade():
         sa.Column("cause", sa.String(length=80), nullable=False),
         sa.Column("n", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("campaign_id", "state", "cause"),
+    )
+    op.create_table(
+        "passive_matches",
+        sa.Column("campaign_id", sa.Integer(), nullable=False),
+        sa.Column("cause", sa.String(length=80), nullable=False),
+        sa.Column("n", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("campaign_id", "cause"),
     )
     op.create_table(
         "history",
@@ -87,6 +99,7 @@ def upgrade():
         sa.Column("event", sa.String(length=30), nullable=False),
         sa.Column("campaign_id", sa.Integer(), nullable=False),
         sa.Column("unit_ids", sa.Text(), nullable=False),
+        sa.Column("detail", sa.Text(), nullable=False),
         sa.Column("reason", sa.Text(), nullable=False),
         sa.Column("done", sa.BigInteger(), nullable=True),
         sa.Column("answer", sa.Text(), nullable=False),
@@ -112,6 +125,7 @@ def upgrade():
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("key"),
     )
+    op.create_index("launches_of_campaign", "launches", ["campaign_id", "created"], unique=False)
     op.create_index("launches_open", "launches", ["closed", "campaign_id"], unique=False)
     op.create_table(
         "units",
@@ -131,6 +145,7 @@ def upgrade():
         sa.Column("launch_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
         sa.Column("needs", sa.Text(), nullable=False),
         sa.Column("edition", sa.Integer(), nullable=False),
+        sa.Column("origin", sa.Text(), nullable=False),
         sa.ForeignKeyConstraint(
             ["campaign_id"],
             ["campaigns.id"],
@@ -162,6 +177,7 @@ def upgrade():
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("unit_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("launch_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("campaign_id", sa.Integer(), nullable=False),
         sa.Column("job_number", sa.Integer(), nullable=True),
         sa.Column("outcome", sa.String(length=20), nullable=False),
         sa.Column("cause", sa.String(length=80), nullable=False),
@@ -174,6 +190,7 @@ def upgrade():
         sa.Column("ended", sa.BigInteger(), nullable=True),
         sa.Column("peak_mib", sa.Integer(), nullable=True),
         sa.Column("evidence", sa.Text(), nullable=False),
+        sa.Column("passive", sa.Text(), nullable=False),
         sa.ForeignKeyConstraint(
             ["launch_id"],
             ["launches.id"],
@@ -184,6 +201,7 @@ def upgrade():
         ),
         sa.PrimaryKeyConstraint("id"),
     )
+    op.create_index("attempts_ended", "attempts", ["campaign_id", "ended"], unique=False)
     op.create_index(op.f("ix_attempts_ended"), "attempts", ["ended"], unique=False)
     op.create_index(op.f("ix_attempts_launch_id"), "attempts", ["launch_id"], unique=False)
     op.create_index(op.f("ix_attempts_unit_id"), "attempts", ["unit_id"], unique=False)
@@ -197,6 +215,7 @@ def upgrade():
         sa.Column("seen", sa.BigInteger(), nullable=False),
         sa.Column("gone", sa.BigInteger(), nullable=True),
         sa.Column("unit_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
+        sa.Column("group_key", sa.String(length=500), nullable=False),
         sa.ForeignKeyConstraint(
             ["campaign_id"],
             ["campaigns.id"],
@@ -206,6 +225,22 @@ def upgrade():
             ["units.id"],
         ),
         sa.PrimaryKeyConstraint("campaign_id", "file_id"),
+    )
+    op.create_index(
+        "files_by_key",
+        "files",
+        ["campaign_id", "group_key"],
+        unique=False,
+        sqlite_where=sa.text("group_key != ''"),
+        postgresql_where=sa.text("group_key != ''"),
+    )
+    op.create_index(
+        "files_waiting",
+        "files",
+        ["campaign_id", "group_key"],
+        unique=False,
+        sqlite_where=sa.text("unit_id IS NULL"),
+        postgresql_where=sa.text("unit_id IS NULL"),
     )
     op.create_index(op.f("ix_files_name"), "files", ["name"], unique=False)
     op.create_index(op.f("ix_files_unit_id"), "files", ["unit_id"], unique=False)
