@@ -7,7 +7,7 @@ what the story has them do, as the real worker would: take a file from SAM, copy
 import json
 import shutil
 import tempfile
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -45,7 +45,7 @@ CAMPAIGN: dict[str, Any] = {
     "outputs": [{"tier": "full-reconstructed", "file_type": "mc", "location": "demo:/out"}],
     "executable": {
         "argv": ["reco", "{input}", "{output}"], "application": {"family": "t", "name": "reco", "version": "v1"}},
-    "retry": {"attempts": 2},
+    "retry": {"attempts": 2}, "canary": {"units": 0},
 }  # fmt: skip
 CHECKSUM = "adler32:0badcafe"
 
@@ -92,42 +92,60 @@ class FakeJob:
     state: JobState = JobState.IDLE
     report: dict[str, Any] | None = None
     facts: dict[str, Any] = field(default_factory=dict)
-    input: str = ""
+    input: str = ""  # the first of them; of a generator's job, its serial
+    inputs: list[str] = field(default_factory=list)
     process: int | None = None
     change: int = 0
+    host: str = "node1"
 
     @property
     def live(self) -> bool:
         return self.state in (JobState.IDLE, JobState.RUNNING)
 
     def becomes(self, state: JobState, **facts: Any) -> None:
-        self.state, self.facts = state, {"host": "node1", **facts}
+        self.state, self.facts = state, {"host": self.host, **facts}
         self.farm.batch.touch(self)
 
     def starts(self) -> bool:
         """Begin, and take a file from SAM. Without one, or without SAM, the job is over; gives whether it has one."""
         self.becomes(JobState.RUNNING)
+        if self.order["type"] == "generator":
+            self.input = self.key.rpartition(".")[2]
+            return True
         try:
-            self.process = self.farm.sam.establish(self.order["project"], self.key, 1)
-            file = self.farm.sam.next_file(self.process)
+            self.process = self.farm.sam.establish(self.order["project"], self.key, self.order["type"] != "merge")
+            while (file := self.farm.sam.next_file(self.process)) and file.name not in self.inputs:
+                self.inputs.append(file.name)
+                if self.order["type"] == "merge":
+                    self.farm.sam.set_file_status(self.process, file.name, "consumed")
         except SamRefused:
-            file = None
-        if file is None:
+            pass
+        if not self.inputs:
             self.leaves(10, step="establish")
             return False
-        self.input = file.name
+        self.input = self.inputs[0]
         return True
+
+    @property
+    def unit(self) -> dict[str, Any]:
+        """What the order says of the unit it works on."""
+        units: dict[str, Any] = self.order["units"]
+        return units[next(iter(units)) if self.order["type"] == "merge" else self.input]
 
     def leaves(self, exit_code: int, step: str = "finish", fault: str = "", **more: Any) -> None:
         self.report = {
             "version": 1, "key": self.key, "exit_code": exit_code, "step": step, "fault": fault, "message": fault,
-            "host": "node1", "inputs": [{"name": self.input}] if self.input else [], "outputs": [], **more,
+            "host": self.host, "inputs": [{"name": name} for name in self.inputs], "outputs": [], **more,
         }  # fmt: skip
         self.becomes(JobState.LEFT, exit_code=exit_code)
 
     def dies(self, signal: int = 11) -> None:
         """The executable is killed by a signal; the worker says so."""
         self.leaves(13, "execute", "signal", executable={"signal": signal, "tail": ["Segmentation fault"]})
+
+    def meets_an_outage(self, step: str = "copy", fault: str = "unreachable") -> None:
+        """A system that the worker needs does not answer it: the storage of the outputs, if not told otherwise."""
+        self.leaves({"establish": 10, "fetch": 12, "copy": 15}[step], step, fault)
 
     def makes_no_events(self) -> None:
         self.leaves(14, "validate", "too_few_events")
@@ -148,14 +166,18 @@ class FakeJob:
 
     def copies(self) -> dict[str, Any]:
         """The output is valid and copied; what the report says of it."""
-        name = self.order["units"][self.input]["outputs"]["output"]
+        name = self.unit["outputs"]["output"]
         out = self.order["outputs"][0]
         launch, _, number = self.key.rpartition(".")
         below = f"{launch}/{number}-{self.farm.next_letters()}"
         made = {"label": "output", "name": name, "size": 2000, "checksum": [CHECKSUM], "state": "copied",
                 "location": f"{out['location']}/{below}", "url": f"{out['url']}/{below}"}  # fmt: skip
+        events = sum(self.farm.sam.by_name[name].metadata.get("event_count", 0) for name in self.inputs)
+        first = self.farm.sam.by_name[self.inputs[0]].metadata if self.inputs else {}
         made["metadata"] = {**out["metadata"], "file_name": name, "file_size": 2000, "checksum": [CHECKSUM],
-                            "parents": [{"file_name": self.input}]}  # fmt: skip
+                            **{key: first[key] for key in out["inherit"] if key in first},
+                            "event_count": events or self.unit["params"].get("events", 0),
+                            "parents": [{"file_name": name} for name in self.inputs]}  # fmt: skip
         self.farm.storage.made[made["url"]] = {name: (2000, CHECKSUM)}
         return made
 
@@ -243,13 +265,19 @@ class FakeBatch:
 class Farm:
     """The fake world with one daemon in it."""
 
-    def __init__(self, folder: Path | None = None, now: datetime | None = None, **campaign: Any):
+    def __init__(
+        self,
+        folder: Path | None = None,
+        now: datetime | None = None,
+        flow: Sequence[dict[str, Any]] = (),
+        **campaign: Any,
+    ):
         self._folder = None if folder else tempfile.TemporaryDirectory()
         self.folder = folder or Path(self._folder.name)
         (self.folder / "campaigns").mkdir()
         (self.folder / "keepupd.yaml").write_text(SETTINGS)
         self.settings = load_settings(self.folder / "keepupd.yaml")
-        self.campaign = Campaign.model_validate(CAMPAIGN | campaign)
+        self.flow = [Campaign.model_validate(CAMPAIGN | one) for one in flow or [campaign]]
         self.now = now or datetime(2026, 1, 5, 2, 0, tzinfo=UTC)
         self.sam, self.storage = FakeSam(), FakeStorage()
         self.sam.register_parameter("DUNE.campaign")
@@ -281,7 +309,7 @@ class Farm:
             self.settings, self.database, file_chart, campaign_chart, causes, self.sam, self.batch, self.storage
         )
         self.daemon = Passes(self.keeper)
-        life.take_up(self.keeper, [self.campaign], self.now)
+        life.take_up(self.keeper, self.flow, self.now)
 
     def passes(self, n: int = 1, seconds: float = 1) -> None:
         """Each pass looks and decides, then the courier runs; a second goes by."""
@@ -365,8 +393,10 @@ class Farm:
             kept: dict[str, int] = {}
             for row in db.execute(select(counters)):
                 kept[row.state] = kept.get(row.state, 0) + row.n
+            for _ in db.execute(select(files).where(files.c.unit_id.is_(None))):
+                true["pending"] = true.get("pending", 0) + 1
             ever = len(db.execute(select(files)).all())
-            row = db.execute(select(campaigns)).one()
+            row = db.execute(select(campaigns)).first()
         kept = {state: n for state, n in kept.items() if n}
         broken = {"counters": (kept, true)} if kept != true else {}
         return broken | ({"ever seen": (row.ever_seen, ever)} if row.ever_seen != ever else {})

@@ -34,7 +34,7 @@ class LocalStorage:
 
     def list(self, url: str) -> list[str]:
         try:
-            return sorted(entry.name for entry in _path(url).iterdir())
+            return sorted(entry.name for entry in local_path(url).iterdir())
         except FileNotFoundError:
             return []
         except OSError as error:
@@ -42,7 +42,7 @@ class LocalStorage:
 
     def identify(self, url: str) -> tuple[int, str] | None:
         try:
-            return _size_and_adler32(_path(url))
+            return _size_and_adler32(local_path(url))
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -50,14 +50,15 @@ class LocalStorage:
 
     def remove_tree(self, url: str) -> None:
         try:
-            shutil.rmtree(_path(url))
+            shutil.rmtree(local_path(url))
         except FileNotFoundError:
             pass
         except OSError as error:
             raise StorageUnavailable(f"cannot remove {url}: {error}", "check its permissions") from error
 
 
-def _path(url: str) -> Path:
+def local_path(url: str) -> Path:
+    """Where a file: URL is on this machine. Raises KeepupError for any other."""
     parts = urlsplit(url)
     if parts.scheme not in ("", "file"):
         raise KeepupError(f"keepupd cannot reach {url} itself", "use a file: URL, or remove the copy by hand")

@@ -14,12 +14,13 @@ from typing import Any
 
 from sqlalchemy import make_url
 
-from keepupd.config import Campaign, Settings, load_campaigns, load_settings
+from keepupd.config import Campaign, Settings, load_flow, load_settings
 from keepupd.core.causes_table import parse_rules
 from keepupd.core.errors import KeepupError
 from keepupd.daemon.app import load_charts, load_rules, make_keeper, utc_now
 from keepupd.daemon.check_campaign import check_campaign
 from keepupd.daemon.keeper import Keeper
+from keepupd.flow import build_flow
 from keepupd.store.database import Database, check_schema, look_only, schema_version
 
 PATIENCE_S = 5.0  # a person waits: a system that is silent for so long is named as silent
@@ -35,6 +36,10 @@ class Findings:
 
     def ok(self, part: str, words: str) -> None:
         self.checks.append({"part": part, "ok": True, "words": words, "remedy": ""})
+
+    def warn(self, part: str, words: str) -> None:
+        """Odd, but no fault: the daemon would start."""
+        self.checks.append({"part": part, "ok": True, "warning": True, "words": words, "remedy": ""})
 
     def fault(self, part: str, words: str, remedy: str) -> None:
         self.checks.append({"part": part, "ok": False, "words": words, "remedy": remedy})
@@ -79,6 +84,7 @@ def _check_parts(found: Findings, settings: Settings) -> None:
     k = make_keeper(settings.model_copy(update={"sam": hurried}), database or unused)
     sam_answers = _check_sam(found, k)
     _check_batch(found, k)
+    k.flow = build_flow(campaigns, settings.sam.campaign_parameter)
     for campaign in campaigns if sam_answers else []:
         check_campaign(found, k, campaign, database is not None, utc_now())
     k.sam.close()
@@ -98,7 +104,10 @@ def _check_rules(found: Findings, settings: Settings) -> bool:
 def _check_campaign_files(found: Findings, settings: Settings) -> list[Campaign]:
     campaigns: list[Campaign] = []
     with found.faults_of("campaign files"):
-        listed = load_campaigns(settings)
+        loaded = load_flow(settings)
+        listed = loaded.campaigns
+        for words in loaded.warnings:
+            found.warn("flow", words)
         for campaign in listed:
             with found.faults_of(campaign.name):
                 parse_rules(campaign.causes, f"campaign {campaign.name}")
@@ -148,7 +157,8 @@ def _check_batch(found: Findings, k: Keeper) -> None:
 def _text(found: Findings) -> Iterator[str]:
     wide = max(len(check["part"]) for check in found.checks)
     for check in found.checks:
-        yield _one_line(f"{'ok   ' if check['ok'] else 'FAULT'} {check['part']:{wide}}  {check['words']}", wide + 8)
+        mark = "FAULT" if not check["ok"] else "warn " if "warning" in check else "ok   "
+        yield _one_line(f"{mark} {check['part']:{wide}}  {check['words']}", wide + 8)
         if check["remedy"]:
             yield _one_line(f"{'':{wide + 8}}remedy: {check['remedy']}", wide + 8)
     for campaign in found.campaigns:

@@ -33,6 +33,7 @@ def _carry_out(k: Keeper, perform: Mapping[str, Effect], item: AnyRow, now: date
     try:
         perform[item.effect](k, item, now)
     except Transient as error:
+        k.note_silence(error, now)
         _postpone(k, item, now, error)
     except KeepupError as error:
         _park(k, item, now, str(error))

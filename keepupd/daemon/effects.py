@@ -19,7 +19,7 @@ from keepupd.daemon.declaring import declare, remove_losers
 from keepupd.daemon.jobs import note_submitted
 from keepupd.daemon.keeper import Keeper, limits_of, project_name, say
 from keepupd.store import reads, store
-from keepupd.store.tables import AnyRow, jobs, launches
+from keepupd.store.tables import AnyRow, attempts, jobs, launches
 
 WORKER = Path(keepupd.worker.__file__).with_name("keepup_worker.py")
 # Nothing of the node's or the user's Python gets into the worker (PYTHONPATH, site-packages, a json.py in the scratch
@@ -60,16 +60,32 @@ def _wanted(k: Keeper, launch_id: int) -> list[int]:
 
 def _start_project(k: Keeper, launch: AnyRow, campaign: Campaign, members: Sequence[Unit], now: datetime) -> None:
     name = project_name(campaign.name, launch.key)
-    with k.database.read() as db:
-        inputs = reads.files_by_unit(db, [unit.id for unit in members])
-    ids = sorted(row.file_id for rows in inputs.values() for row in rows)
-    k.sam.create_definition(name, f"file_id {', '.join(map(str, ids))}", f"{len(ids)} files for {campaign.name}")
-    k.sam.start_project(name, name)
+    definition = project_name(campaign.name, members[0].name) if campaign.type == "merge" else name
+    inputs = _define(k, campaign, definition, members)
+    ids = [row.file_id for rows in inputs.values() for row in rows]
+    k.sam.start_project(name, definition)
     if launch.submitted is None and int(k.sam.summary(name).get("files_in_snapshot", len(ids))) < len(ids):
         there = {file.file_id for file in k.sam.project_files(name)}
         _hold_absent(
             k, campaign, [u for u in members if any(f.file_id not in there for f in inputs[u.id])], launch, now
         )
+
+
+def _define(k: Keeper, campaign: Campaign, name: str, members: Sequence[Unit]) -> dict[int, list[AnyRow]]:
+    """Make the definition of exactly the input files of these units; gives the files, by unit."""
+    with k.database.read() as db:
+        inputs = reads.files_by_unit(db, [unit.id for unit in members])
+    ids = sorted(row.file_id for rows in inputs.values() for row in rows)
+    k.sam.create_definition(name, f"file_id {', '.join(map(str, ids))}", f"{len(ids)} files for {campaign.name}")
+    return inputs
+
+
+def define(k: Keeper, item: AnyRow, now: datetime) -> None:
+    """A merge group is closed: its definition in SAM makes membership outlive this database."""
+    with k.database.read() as db:
+        group = reads.units_by_id(db, [item.key])[0]
+    campaign = k.campaigns[group.campaign_id]
+    _define(k, campaign, project_name(campaign.name, group.name), [group])
 
 
 def _hold_absent(k: Keeper, campaign: Campaign, lacking: Sequence[Unit], launch: AnyRow, now: datetime) -> None:
@@ -165,7 +181,15 @@ def _keys(k: Keeper, launch_id: int, state: JobState) -> list[str]:
 
 
 def _who_has(k: Keeper, unit: Unit, launch_id: int) -> list[str]:
-    """The job that SAM gave the unit's file to. It may run already when our last look saw it idle, or not at all."""
+    """The job that is bound to the unit, or to which SAM gave its file.
+
+    It may run already when our last look saw it idle, or not at all.
+    """
+    bound = select(launches.c.key, attempts.c.job_number).join(launches, launches.c.id == attempts.c.launch_id)
+    ours = (attempts.c.unit_id == unit.id) & (attempts.c.launch_id == launch_id) & attempts.c.job_number.is_not(None)
+    with k.database.read() as db:
+        if known := db.execute(bound.where(ours)).first():
+            return [f"{known.key}.{known.job_number}"]
     likely_first = [key for state in reversed(LIVE_JOB) for key in _keys(k, launch_id, state)]
     if not likely_first:
         return []
@@ -189,11 +213,22 @@ def retire_output(k: Keeper, item: AnyRow, now: datetime) -> None:
             k.sam.retire(name)
 
 
+def retire_group(k: Keeper, item: AnyRow, now: datetime) -> None:
+    """A group was dissolved: its definition gets the name in `detail`, lest a lost database closes it again."""
+    with k.database.read() as db:
+        unit = reads.units_by_id(db, [item.key])[0]
+    campaign = k.campaigns[unit.campaign_id].name
+    with suppress(SamAbsent):
+        k.sam.rename_definition(project_name(campaign, item.detail.split("_")[0]), project_name(campaign, item.detail))
+
+
 EFFECTS = {
+    "define": define,
     "submit": submit,
     "close": close,
     "remove_job": remove_job,
     "declare": declare,
     "remove_losers": remove_losers,
     "retire_output": retire_output,
+    "retire_group": retire_group,
 }

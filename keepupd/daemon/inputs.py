@@ -5,19 +5,15 @@ that SAM shows already is adopted at once: such a file never runs.
 """
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, select, update
 
-from keepupd.config import Campaign
-from keepupd.core.decide import Observation, decide
-from keepupd.core.model import CatalogFile, Move, Output, Unit
+from keepupd.core.model import CatalogFile
+from keepupd.daemon import adopt, completion, planning
 from keepupd.daemon.keeper import Keeper, say
-from keepupd.daemon.outputs import look_for_outputs, rival_guard
-from keepupd.store import intake, store
-from keepupd.store.tables import EPOCH, AnyRow, campaigns
+from keepupd.store import intake
+from keepupd.store.tables import AnyRow, campaigns
 
 TAKE_IN = 500  # files in one transaction, and in one question to SAM
 
@@ -30,6 +26,15 @@ def poll_inputs(k: Keeper, now: datetime) -> None:
 
 
 def poll_input(k: Keeper, campaign_id: int, now: datetime) -> None:
+    if k.campaigns[campaign_id].type == "generator":
+        planning.make_serials(k, campaign_id, now)  # its input is its target
+    else:
+        _poll_definition(k, campaign_id, now)
+    if k.campaigns[campaign_id].type == "merge":
+        planning.close_full_groups(k, campaign_id, now, completion.closing(k, campaign_id))
+
+
+def _poll_definition(k: Keeper, campaign_id: int, now: datetime) -> None:
     """Ask SAM for one count, and look closer when it is not the one we know."""
     definition = k.campaigns[campaign_id].input.definition
     in_sam = k.sam.definition_count(definition)
@@ -76,42 +81,23 @@ def _note_sweep(db: Connection, campaign_id: int, listed: int, faults: dict[str,
 def _take_in_all(k: Keeper, db: Connection, campaign_id: int, now: datetime) -> int:
     taken = 0
     while new := intake.new_members(db, campaign_id, TAKE_IN):
-        take_in(k, campaign_id, new, now)
+        if k.campaigns[campaign_id].type == "merge":
+            planning.take_in_merge_files(k, campaign_id, new, now)
+        else:
+            _take_in(k, campaign_id, new, now)
         taken += len(new)
     return taken
 
 
-def take_in(k: Keeper, campaign_id: int, new: list[CatalogFile], now: datetime) -> None:
-    """Files seen for the first time. Those whose output SAM shows already are declared without a launch."""
+def _take_in(k: Keeper, campaign_id: int, new: list[CatalogFile], now: datetime) -> None:
+    """Reco and analysis: each file is a unit."""
     campaign = k.campaigns[campaign_id]
-    known = look_ahead(k, campaign, [file.name for file in new])
-    with k.database.write("take in") as db:
-        fresh = intake.take_in(db, campaign_id, new, now, timedelta(seconds=campaign.settle_s))
-        later = [replace(unit, edition=known[unit.name].edition) for unit in fresh if known[unit.name].edition > 1]
-        store.set_editions(db, later)
-        seen = {unit.id: Observation(now, output=known[unit.name].output) for unit in fresh}
-        adopted = [(unit, event) for unit in fresh if (event := decide(seen[unit.id], unit))]
-        moves = [
-            Move(unit, event, "SAM shows its output already", guards=rival_guard(False),
-                 values={"edition": known[unit.name].edition}) for unit, event in adopted
-        ]  # fmt: skip
-        dests = store.apply(db, k.file_chart, moves, now)
-    k.log_moves(campaign.name, moves, dests)
+    settle, names = timedelta(seconds=campaign.settle_s), [file.name for file in new]
+    runs = _runs_of(k, names) if settle and campaign.settle_by == "run" else {}
+    adopt.take_in(k, campaign_id, names, lambda db: intake.take_in(db, campaign_id, new, now, settle, runs), now)
 
 
-@dataclass(frozen=True, slots=True)
-class Ahead:
-    """What SAM shows of a file's newest edition before we know it. A retired output means a later one is wanted."""
-
-    edition: int
-    output: Output
-
-
-def look_ahead(k: Keeper, campaign: Campaign, names: Sequence[str]) -> dict[str, Ahead]:
-    known: dict[str, Ahead] = {}
-    asked = [Unit(n, 0, name, "pending", 0, EPOCH) for n, name in enumerate(names)]
-    while asked:
-        found = look_for_outputs(k.sam, campaign, asked)
-        known |= {unit.name: Ahead(unit.edition, found[unit.id].state) for unit in asked}
-        asked = [replace(unit, edition=unit.edition + 1) for unit in asked if found[unit.id].retired]
-    return known
+def _runs_of(k: Keeper, names: list[str]) -> dict[str, str]:
+    """The first run of each file that has one, by SAM's metadata."""
+    found = {name: record.metadata.get("runs") for name, record in k.sam.records(names).items()}
+    return {name: f"run {runs[0][0]}" for name, runs in found.items() if runs}

@@ -5,6 +5,7 @@ needed, it stays unjudged and the next pass tries again.
 """
 
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -21,6 +22,7 @@ from keepupd.core.decide import Observation, decide
 from keepupd.core.errors import KeepupError, SamUnavailable
 from keepupd.core.model import Failure, JobSeen, JobState, Move, Output, Unit
 from keepupd.core.report import NO_FILE, Report, failure_of, read_report
+from keepupd.daemon import protect
 from keepupd.daemon.keeper import Keeper, limits_of, project_name, say
 from keepupd.daemon.outputs import look_for_outputs, rival_guard
 from keepupd.store import reads, store
@@ -52,6 +54,7 @@ class Verdict:
     attempt_id: int
     failed: Failure | None = None
     cause: Cause | None = None
+    passive: Sequence[str] = ()  # names of passive rules that matched: counted, and nothing more
     move: Move | None = None
 
 
@@ -111,24 +114,39 @@ def _judge(k: Keeper, campaign_id: int, ended: Sequence[Ended], now: datetime) -
         repeats = reads.repeats(db, [verdict.unit.id for verdict in verdicts])
         rivals = reads.has_rivals(db, [verdict.unit.id for verdict in verdicts])
     ended = [end for end in ended if end.key not in later]
-    outputs = _outputs(k, campaign, [verdict.unit for verdict in verdicts])
+    outputs = _outputs(k, campaign, [verdict.unit for verdict in verdicts], now)
+    _find_causes(k, campaign_id, verdicts, now)
     for verdict in verdicts:
-        verdict.failed = failure(verdict.end)
-        verdict.cause = k.causes.judge(verdict.failed, k.own_rules[campaign_id]) if verdict.failed else None
         seen = Observation(now, outputs.get(verdict.unit.id), verdict.failed is None, verdict.cause)
         event, limits = decide(seen, verdict.unit), limits_of(campaign)
         verdict.move = _move(verdict, event, limits, repeats, verdict.unit.id in rivals, now)
     moves = [verdict.move for verdict in verdicts if verdict.move]
     with k.database.write("jobs judged") as db:
         dests = store.apply(db, k.file_chart, moves, now)
-        _close_attempts(db, verdicts)
+        _close_attempts(db, verdicts, now)
         _mark_judged(db, ended)
         _note_early_deaths(db, ended, verdicts)
+        store.count_passive(db, campaign_id, Counter(name for verdict in verdicts for name in verdict.passive))
     k.log_moves(campaign.name, moves, dests)
     k.count_attempts(
         campaign.name,
         [(verdict.cause.klass, verdict.cause.name) if verdict.cause else ("ok", "") for verdict in verdicts],
     )
+
+
+def _find_causes(k: Keeper, campaign_id: int, verdicts: Sequence[Verdict], now: datetime) -> None:
+    """What each failure means. An outage that nobody else has seen counts as a trouble of this input alone."""
+    own, suffered = k.own_rules[campaign_id], []
+    for verdict in verdicts:
+        if failed := failure(verdict.end):
+            verdict.failed, verdict.cause = failed, k.causes.judge(failed, own)
+            verdict.passive = k.causes.passive(failed, own)
+            if verdict.cause.klass == "outage":
+                suffered.append(protect.Suffered(verdict.cause.name, failed.fault, verdict.unit.id, failed.host))
+    confirmed = protect.confirmed_outages(k, campaign_id, suffered, now)
+    for verdict in verdicts:
+        if verdict.cause and verdict.cause.klass == "outage" and verdict.cause.name not in confirmed:
+            verdict.cause = k.causes.counted_as(verdict.cause, "input")
 
 
 def _one_for_each_unit(verdicts: Sequence[Verdict]) -> tuple[list[Verdict], set[str]]:
@@ -175,11 +193,12 @@ def failure(end: Ended) -> Failure | None:
     return replace(failure_of(end.report), host=row.host or end.report.host)
 
 
-def _outputs(k: Keeper, campaign: Campaign, wanted: Sequence[Unit]) -> dict[int, Output]:
+def _outputs(k: Keeper, campaign: Campaign, wanted: Sequence[Unit], now: datetime) -> dict[int, Output]:
     """What SAM shows of these outputs; nothing when it is silent (a report of success counts all the same)."""
     try:
         found = look_for_outputs(k.sam, campaign, wanted) if wanted else {}
     except SamUnavailable as silence:
+        k.note_silence(silence, now)
         say("SAM is silent about outputs", logging.WARNING, campaign=campaign.name, why=silence.problem)
         return {}
     return {unit_id: one.state for unit_id, one in found.items()}
@@ -201,13 +220,13 @@ def _move(
     return Move(unit, event, why, cause=cause.name, due=due, values=values, detail=verdict.end.key)
 
 
-def _close_attempts(db: Connection, verdicts: Sequence[Verdict]) -> None:
+def _close_attempts(db: Connection, verdicts: Sequence[Verdict], now: datetime) -> None:
     if verdicts:
-        rows = [_attempt_row(verdict) for verdict in verdicts]
+        rows = [_attempt_row(verdict, now) for verdict in verdicts]
         db.execute(update(attempts).where(attempts.c.id == bindparam("b_id")), rows)
 
 
-def _attempt_row(verdict: Verdict) -> dict[str, Any]:
+def _attempt_row(verdict: Verdict, now: datetime) -> dict[str, Any]:
     end, cause, failed = verdict.end, verdict.cause, verdict.failed
     ran = end.report.executable if end.report else {}
     return {
@@ -215,7 +234,8 @@ def _attempt_row(verdict: Verdict) -> dict[str, Any]:
         "cause": cause.name if cause else "", "why": cause.words if cause else "",
         "step": failed.step if failed else "", "exit_code": failed.exit_code if failed else 0,
         "signal": failed.signal if failed else None, "host": end.row.host, "started": end.row.started,
-        "ended": end.row.ended, "evidence": str(end.evidence),
+        "ended": end.row.ended or now, "evidence": str(end.evidence),
+        "passive": ",".join(verdict.passive),
         "peak_mib": max(end.row.peak_mib or 0, int(ran.get("peak_mib") or 0)) or None,
     }  # fmt: skip
 

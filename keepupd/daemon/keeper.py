@@ -19,8 +19,9 @@ from keepupd.config import Campaign, Settings
 from keepupd.core.causes import Causes, Rule
 from keepupd.core.chart import Chart
 from keepupd.core.consequences import Limits
-from keepupd.core.errors import KeepupError, StoreUnavailable, Transient
+from keepupd.core.errors import KeepupError, SamUnavailable, StoreUnavailable, Transient
 from keepupd.core.model import Move
+from keepupd.flow import Flow, build_flow
 from keepupd.store.database import Database
 from keepupd.store.tables import polls
 
@@ -52,9 +53,12 @@ class Keeper:
     batch: Batch
     storage: Storage
     campaigns: dict[int, Campaign] = field(default_factory=dict)  # by the id of their row; those now in force
+    flow: Flow = field(default_factory=lambda: build_flow([], ""))  # who feeds whom, of the campaigns in force
     notes: dict[str, dict[str, Any]] = field(default_factory=dict)  # how polls went, not written down yet
     defined: set[str] = field(default_factory=set)  # campaigns whose definitions in SAM are as they should be
     own_rules: dict[int, tuple[Rule, ...]] = field(default_factory=dict)  # of each campaign, in front of the table
+    touched: set[int] = field(default_factory=set)  # campaigns whose files moved since protect.watch last looked
+    sam_silent: datetime | None = None  # when a question of ours to SAM last had no answer
     count_attempts: Callable[[str, list[tuple[str, str]]], None] = lambda campaign, outcomes: None  # for the metrics
     count_moves: Callable[[str, list[str]], None] = lambda campaign, events: None
     observe_effect: Callable[[str, float], None] = lambda effect, seconds: None
@@ -72,6 +76,7 @@ class Keeper:
             yield
         except KeepupError as trouble:
             error = trouble.problem
+            self.note_silence(trouble, now)
             level = logging.WARNING if isinstance(trouble, Transient) else logging.ERROR
             say("poll failed", level, poll=poll, why=trouble.problem, remedy=trouble.remedy)
         except Exception as trouble:
@@ -79,6 +84,11 @@ class Keeper:
             log.exception("poll failed poll=%s: a fault in keepupd itself, please report it", poll)
         self.observe_poll(poll, time.perf_counter() - begun, not error)
         self.notes[poll] = {"failed": now, "error": error[:1000]} if error else {"good": now, "error": ""}
+
+    def note_silence(self, trouble: KeepupError, now: datetime) -> None:
+        """Our own questions are the second witness of an outage of SAM."""
+        if isinstance(trouble, SamUnavailable):
+            self.sam_silent = now
 
     def write_notes(self) -> None:
         """Keep what the polls since the last call found, in one transaction: `keepupctl why` and metrics show it."""
@@ -102,6 +112,7 @@ class Keeper:
             due = move.due and f"{move.due:%Y-%m-%dT%H:%M:%SZ}"
             say("moved", campaign=campaign, file=move.unit.name, source=move.unit.state, event=move.event, dest=dest,
                 cause=move.cause, why=move.why, who=move.who, due=due)  # fmt: skip
+        self.touched.update(move.unit.campaign_id for move in moves)
         self.count_moves(campaign, [move.event for move in moves])
 
 

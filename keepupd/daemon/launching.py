@@ -14,12 +14,14 @@ from sqlalchemy import Connection, func, insert, select, update
 
 from keepupd.config import Campaign
 from keepupd.core.chunks import grouped
-from keepupd.core.consequences import parse_needs
+from keepupd.core.consequences import parse_needs, write_needs
 from keepupd.core.model import JobState, Move, Unit
+from keepupd.core.serials import run_subrun, seed_of, serial_of
+from keepupd.daemon import protect
 from keepupd.daemon.keeper import Keeper, project_name, say
 from keepupd.store import reads, store
 from keepupd.store.store import Wanted
-from keepupd.store.tables import AnyRow, attempts, campaigns, jobs, launches
+from keepupd.store.tables import AnyRow, attempts, campaigns, jobs, launches, units
 
 MOST_EARLY_DEATHS = 3  # of a launch, before it is not topped up any more
 AFTER_EARLY_DEATH = timedelta(minutes=1)  # wait before files are tried again whose jobs died before they took one
@@ -36,23 +38,48 @@ def plan_launch(k: Keeper, campaign_id: int, now: datetime) -> None:
     """Launch what is due, as far as the campaign's limits allow."""
     campaign = k.campaigns[campaign_id]
     with k.database.read() as db:
-        room = room_for(db, campaign_id, campaign)
-        due = reads.launchable(db, campaign_id, now, min(room, campaign.limits.launch_size)) if room > 0 else []
-    for needs, together in grouped(due, lambda unit: unit.needs).items():
+        row = db.execute(select(campaigns).where(campaigns.c.id == campaign_id)).one()
+        due = launchable(db, row, campaign, now)
+    alone = campaign.type == "merge"  # a project for each group, one job that takes all its files
+    for needs, together in [((u.needs), [u]) for u in due] if alone else grouped(due, lambda u: u.needs).items():
         with k.database.write("launch planned") as db:
-            key, moves, dests = write_launch(k, db, campaign, campaign_id, needs, together, now)
-        say("launch", campaign=campaign.name, launch=key, jobs=len(together), needs=needs)
+            asked = with_usual_memory(needs, row.usual_mib)
+            key, moves, dests = write_launch(k, db, campaign, campaign_id, asked, together, now)
+        say("launch", campaign=campaign.name, launch=key, jobs=len(together), needs=asked)
         k.log_moves(campaign.name, moves, dests)
 
 
-def room_for(db: Connection, campaign_id: int, campaign: Campaign) -> int:
-    """How many jobs may be added now."""
-    row = db.execute(select(campaigns).where(campaigns.c.id == campaign_id)).one()
+def with_usual_memory(needs: str, usual_mib: int | None) -> str:
+    """What a launch asks for: what its units are known to need, and what recent files usually used."""
+    if usual_mib is None:
+        return needs
+    known = parse_needs(needs)
+    return write_needs({**known, "memory_mib": max(usual_mib, known.get("memory_mib", 0))})
+
+
+def launchable(db: Connection, row: AnyRow, campaign: Campaign, now: datetime) -> list[Unit]:
+    """Due units that may go now: as many as there is room for; while the canary is out, canaries alone, and those
+    that are tried again before new ones, so that a broken executable meets no more files than these."""
+    room, canary = room_for(db, row, campaign), protect.canary_of(db, row, campaign)
+    if canary is None or not canary.again:
+        return reads.launchable(db, row.id, now, room)
+    again = reads.launchable(db, row.id, now, room, units.c.id.in_(canary.again))
+    more = min(room - len(again), canary.room - len(canary.again))
+    return [*again, *reads.launchable(db, row.id, now, max(0, more), units.c.id.not_in(canary.again))]
+
+
+def room_for(db: Connection, row: AnyRow, campaign: Campaign) -> int:
+    """How many jobs may be added now, in one launch."""
     if row.state not in LAUNCHING_STATES or not row.active or row.recalled is None:
         return 0
-    live = reads.live_jobs(db, campaign_id)
+    live = reads.live_jobs(db, row.id)
     waiting = live.get(JobState.IDLE, 0) + live.get(JobState.WANTED, 0)
-    return min(campaign.limits.jobs - sum(live.values()), campaign.limits.idle_jobs - waiting)
+    canary = protect.canary_of(db, row, campaign)
+    rooms = [
+        campaign.limits.jobs - sum(live.values()), campaign.limits.idle_jobs - waiting, campaign.limits.launch_size,
+        canary.room if canary else None, protect.outage_room(db, row.id, sum(live.values())),
+    ]  # fmt: skip
+    return max(0, min(room for room in rooms if room is not None))
 
 
 def write_launch(
@@ -61,15 +88,29 @@ def write_launch(
     key = new_key(now)
     row = {"key": key, "campaign_id": campaign_id, "created": now, "needs": needs, "settings": campaign.as_json()}
     launch_id = db.execute(insert(launches).values(row).returning(launches.c.id)).scalar_one()
-    numbers = range(1, len(together) + 1)
+    numbers = _numbers(campaign, together)
     add_jobs(db, launch_id, numbers)
-    bound = zip(together, numbers if campaign.type == "generator" else [None] * len(together), strict=True)
-    db.execute(insert(attempts), [{"unit_id": u.id, "launch_id": launch_id, "job_number": n} for u, n in bound])
+    bound = zip(together, [None] * len(together) if sam_decides(campaign) else numbers, strict=True)
+    db.execute(insert(attempts), [
+        {"unit_id": u.id, "launch_id": launch_id, "campaign_id": campaign_id, "job_number": n} for u, n in bound
+    ])  # fmt: skip
     why = f"launch {key}" + (f" with {needs}" if needs else "")
     moves = [Move(unit, "launch", why, values={"launch_id": launch_id}) for unit in together]
     dests = store.apply(db, k.file_chart, moves, now)
     store.want(db, [Wanted("submit", launch_id)], now)
     return key, moves, dests
+
+
+def sam_decides(campaign: Campaign) -> bool:
+    """Which job gets which file: SAM's to say, where a job takes one of many."""
+    return campaign.type in ("reco", "analysis")
+
+
+def _numbers(campaign: Campaign, together: Sequence[Unit]) -> Sequence[int]:
+    """A generator's jobs bear the serials of their units, so that even a lost database knows which is which."""
+    if campaign.type == "generator":
+        return [serial_of(unit.name) for unit in together]
+    return range(1, len(together) + 1)
 
 
 def new_key(now: datetime) -> str:
@@ -87,21 +128,41 @@ def add_jobs(db: Connection, launch_id: int, numbers: Sequence[int]) -> None:
 def order_of(k: Keeper, campaign: Campaign, launch_key: str, members: Sequence[Unit]) -> dict[str, Any]:
     """order.json: all that the worker is told, the same for every job of a launch. Its form: docs/worker.md."""
     sam, worker, run = k.settings.sam, k.settings.worker, campaign.executable
-    names = {unit.name: campaign.output_names(unit.name, unit.edition) for unit in members}
+    generator = campaign.type == "generator"
     return {
         "version": 1, "daemon": k.settings.name, "campaign": campaign.name, "type": campaign.type, "launch": launch_key,
         "sam": {"read_url": sam.read_url, "write_url": sam.write_url, "station": sam.station, "group": sam.group,
                 "user": sam.user, "patience_s": worker.patience_s, "timeout_s": worker.timeout_s},
-        "project": project_name(campaign.name, launch_key),
+        "project": None if generator else project_name(campaign.name, launch_key),
         "schemas": worker.schemas,
         "application": run.application.model_dump(),
         "argv": run.shell if run.shell is not None else run.argv, "shell": run.shell is not None,
         "environment": run.environment,
-        "units": {unit.name: {"unit": unit.name, "outputs": names[unit.name], "params": {}} for unit in members},
+        "units": {str(serial_of(unit.name)) if generator else unit.name: _unit(campaign, unit) for unit in members},
         "outputs": [_output(k, campaign, output) for output in campaign.outputs],
         "limits": {"executable_wall_s": campaign.limits.executable_wall_s, "fetch_patience_s": worker.fetch_patience_s,
                    "stage_patience_s": worker.stage_patience_s, "copy_patience_s": worker.copy_patience_s},
     }  # fmt: skip
+
+
+def _unit(campaign: Campaign, unit: Unit) -> dict[str, Any]:
+    outputs = campaign.output_names(unit.name, unit.edition)
+    return {"unit": unit.name, "outputs": outputs, "params": _params(campaign, unit)}
+
+
+def _params(campaign: Campaign, unit: Unit) -> dict[str, int]:
+    """A generator's numbers: pure functions of campaign and serial, so a retry has the same ones."""
+    if campaign.generator is None:
+        return {}
+    given, serial = campaign.generator, serial_of(unit.name)
+    run, subrun = run_subrun(given.first_run, given.subruns_per_run, serial)
+    return {
+        "run": run,
+        "subrun": subrun,
+        "seed": seed_of(run, subrun),
+        "serial": serial,
+        "events": given.events_per_unit,
+    }
 
 
 def _output(k: Keeper, campaign: Campaign, output: Any) -> dict[str, Any]:

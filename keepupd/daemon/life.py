@@ -6,18 +6,21 @@ from datetime import datetime
 
 from sqlalchemy import Connection, insert, select, update
 
-from keepupd.clients.catalog import quote
-from keepupd.config import Campaign, diff
+from keepupd.campaign import Campaign, definitions_made
+from keepupd.changes import diff, frozen_changes, needs_canary
 from keepupd.core.causes_table import parse_rules
 from keepupd.core.decide import decide_campaign
 from keepupd.daemon.keeper import Keeper, say
+from keepupd.flow import build_flow
 from keepupd.store import reads, store
 from keepupd.store.tables import AnyRow, campaigns
 
 
 def take_up(k: Keeper, listed: Sequence[Campaign], now: datetime) -> None:
-    """Put the campaigns of the configuration in force; those that are gone from it launch nothing more."""
-    rules = {c.name: parse_rules(c.causes, f"campaign {c.name}") for c in listed}
+    """Put the campaigns of the configuration in force; those that are gone from it launch nothing more. One that
+    changes what may not change any more keeps the settings it has. Raises CausesError before anything is written."""
+    for campaign in listed:
+        parse_rules(campaign.causes, f"campaign {campaign.name}")
     with k.database.write("campaigns taken up") as db:
         known = {row.name: row for row in db.execute(select(campaigns))}
         for campaign in listed:
@@ -27,7 +30,9 @@ def take_up(k: Keeper, listed: Sequence[Campaign], now: datetime) -> None:
         rows = db.execute(select(campaigns.c.id, campaigns.c.name, campaigns.c.settings)).all()
     k.campaigns = {row.id: Campaign.model_validate_json(row.settings) for row in rows}
     k.defined.clear()
-    k.own_rules = {row.id: rules.get(row.name, ()) for row in rows}
+    k.flow = build_flow([c for c in k.campaigns.values() if c.name not in gone], k.settings.sam.campaign_parameter)
+    k.own_rules = {i: parse_rules(c.causes, f"campaign {c.name}") for i, c in k.campaigns.items()}
+    k.touched.update(k.campaigns)
 
 
 def _write_campaign(db: Connection, campaign: Campaign, known: AnyRow | None, initial: str, now: datetime) -> None:
@@ -35,13 +40,31 @@ def _write_campaign(db: Connection, campaign: Campaign, known: AnyRow | None, in
     if known is None:
         why = "defined; waits for its first input"
         db.execute(insert(campaigns).values(name=campaign.name, type=campaign.type, settings=settings, state=initial,
-                                            since=now, created=now, why=why))  # fmt: skip
+                                            since=now, created=now, epoch=now, why=why))  # fmt: skip
         say("campaign taken up", campaign=campaign.name)
-    elif known.settings != settings or not known.active:
-        for line in diff(known.settings, settings):
-            say("campaign changed", campaign=campaign.name, setting=line)
-        this = campaigns.c.name == campaign.name
-        db.execute(update(campaigns).where(this).values(settings=settings, active=True, type=campaign.type))
+    elif known.settings != settings or not known.active or known.refused:
+        _change(db, campaign, known, settings, now)
+
+
+def _change(db: Connection, campaign: Campaign, known: AnyRow, settings: str, now: datetime) -> None:
+    """Take up a changed file, or one that is back, or say why it is refused."""
+    this = campaigns.c.id == known.id
+    if refusals := refused_changes(db, known, campaign):
+        db.execute(update(campaigns).where(this).values(active=True, refused="; ".join(refusals)))
+        for line in refusals:
+            say("change refused; the old settings stay in force", logging.ERROR, campaign=campaign.name, setting=line)
+        return
+    for line in diff(known.settings, settings):
+        say("campaign changed", campaign=campaign.name, setting=line)
+    db.execute(update(campaigns).where(this).values(settings=settings, active=True, refused=""))
+    if not known.active or needs_canary(known.settings, settings):
+        store.vouch_for(db, known.id, now)
+
+
+def refused_changes(db: Connection, known: AnyRow, campaign: Campaign) -> list[str]:
+    """What a campaign file changes that may not change any more: one output of `known`, its row, is declared."""
+    old = Campaign.model_validate_json(known.settings)
+    return frozen_changes(old, campaign) if reads.counts(db, known.id).get("declared") else []
 
 
 def make_definitions(k: Keeper, now: datetime) -> None:
@@ -56,10 +79,7 @@ def make_definitions(k: Keeper, now: datetime) -> None:
 def definitions_wanted(campaign: Campaign, parameter: str) -> list[tuple[str, str]]:
     """Name and dimensions of the definitions that keepupd makes for a campaign."""
     wanted = [(campaign.input.definition, campaign.input.query)] if campaign.input.query else []
-    for output in campaign.outputs:
-        dims = f"{parameter} {quote(campaign.name)} and data_tier {quote(output.tier)}"
-        wanted += [(name, dims) for name in output.definitions]
-    return wanted
+    return [*wanted, *definitions_made(campaign, parameter).items()]
 
 
 def live_on(k: Keeper, now: datetime) -> None:

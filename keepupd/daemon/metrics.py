@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, Info
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from sqlalchemy import Connection, case, func, select
 
@@ -16,7 +16,18 @@ import keepupd
 from keepupd.core.model import STATES
 from keepupd.store.database import Database
 from keepupd.store.reads import ENDED_JOB
-from keepupd.store.tables import OPEN, attempts, campaigns, counters, jobs, launches, outbox, polls, units
+from keepupd.store.tables import (
+    OPEN,
+    attempts,
+    campaigns,
+    counters,
+    jobs,
+    launches,
+    outbox,
+    passive_matches,
+    polls,
+    units,
+)
 
 DURATIONS_S = (0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 300)
 
@@ -66,6 +77,7 @@ class Present(Collector):
             names: dict[int, str] = {row.id: row.name for row in db.execute(select(campaigns.c.id, campaigns.c.name))}
             yield _files(db, names)
             yield _causes(db, names)
+            yield _passive(db, names)
             yield from _campaigns(db)
             yield _oldest(db, names, now)
             yield _crash_share(db, names, now)
@@ -96,6 +108,14 @@ def _causes(db: Connection, names: dict[int, str]) -> Metric:
     return family
 
 
+def _passive(db: Connection, names: dict[int, str]) -> Metric:
+    family = CounterMetricFamily("keepupd_passive_matches", "Failures that a passive rule matched, since ever",
+                                 labels=["campaign", "cause"])  # fmt: skip
+    for row in db.execute(select(passive_matches)):
+        family.add_metric([names[row.campaign_id], row.cause], row.n)
+    return family
+
+
 def _campaigns(db: Connection) -> Iterator[Metric]:
     rows = db.execute(select(campaigns)).all()
     state = GaugeMetricFamily("keepupd_campaign_state", "1 for the state it is in", labels=["campaign", "state"])
@@ -105,12 +125,15 @@ def _campaigns(db: Connection) -> Iterator[Metric]:
     members = GaugeMetricFamily(
         "keepupd_input_files", "Members of the input definition, by SAM's count", labels=["campaign"]
     )
+    words = "1 when nothing can come any more and every file is declared or in debug"
+    complete = GaugeMetricFamily("keepupd_campaign_complete", words, labels=["campaign"])
     for row in rows:
+        complete.add_metric([row.name], row.complete is not None)
         for name in STATES:
             state.add_metric([row.name, name], row.state == name)
         broken.add_metric([row.name], row.difference)
         members.add_metric([row.name], row.sam_count or 0)
-    yield from (state, broken, members)
+    yield from (state, broken, members, complete)
 
 
 def _oldest(db: Connection, names: dict[int, str], now: datetime) -> Metric:

@@ -8,33 +8,59 @@ from typing import Any
 from sqlalchemy import Connection, select, update
 
 from keepupd.core.chunks import grouped
-from keepupd.core.errors import EventRefused
+from keepupd.core.errors import EventRefused, KeepupError, Transient
 from keepupd.core.model import Move, Unit
+from keepupd.daemon import regroup
 from keepupd.daemon.keeper import Keeper, say
 from keepupd.store import reads, store
 from keepupd.store.tables import AnyRow, outbox, requests
 
 CAUSE = "held_by_operator"
 UNPARK = "unpark"
+ASK_FIRST: dict[str, Callable[[Keeper, AnyRow, datetime], str]] = {  # of SAM, which no transaction may wait for
+    "flush": regroup.flush, "dissolve": regroup.may_not_dissolve,
+}  # fmt: skip
+Done = tuple[list[Move], list[str], str]  # moves, the states they led to, the answer
 
 
 def poll_requests(k: Keeper, now: datetime) -> None:
     with k.database.read() as db:
         asked = db.execute(select(requests).where(requests.c.done.is_(None)).order_by(requests.c.id)).all()
+    silent = None
     for row in asked:
-        act(k, row, now)
+        try:
+            act(k, row, now)
+        except Transient as trouble:  # it stays open; the others need not wait for it
+            silent = trouble
+    if silent:
+        raise silent
 
 
 def act(k: Keeper, row: AnyRow, now: datetime) -> None:
     """Carry one request out as far as the chart allows, and answer it, in one transaction."""
+    answer = _ask_first(k, row, now)
     with k.database.write("operator") as db:
-        if row.event == UNPARK:
-            moves, dests, answer = _unpark(db, row, now)
-        else:
-            moves, dests, answer = _move_units(k, db, row, now) if row.unit_ids else _move_campaign(k, db, row, now)
+        moves, dests, answer = ([], [], answer) if answer else _carry_out(k, db, row, now)
         db.execute(update(requests).where(requests.c.id == row.id).values(done=now, answer=answer))
     k.log_moves(_name(k, row.campaign_id), moves, dests)
     say("operator", who=row.who, event=row.event, campaign=_name(k, row.campaign_id), reason=row.reason, answer=answer)
+
+
+def _ask_first(k: Keeper, row: AnyRow, now: datetime) -> str:
+    try:
+        return ASK_FIRST[row.event](k, row, now) if row.event in ASK_FIRST else ""
+    except Transient:
+        raise
+    except KeepupError as refusal:
+        return refusal.problem
+
+
+def _carry_out(k: Keeper, db: Connection, row: AnyRow, now: datetime) -> Done:
+    if row.event == UNPARK:
+        return _unpark(db, row, now)
+    if row.event == "dissolve":
+        return regroup.dissolve(k, db, row, now)
+    return _move_units(k, db, row, now) if row.unit_ids else _move_campaign(k, db, row, now)
 
 
 def _name(k: Keeper, campaign_id: int) -> str:
@@ -42,22 +68,24 @@ def _name(k: Keeper, campaign_id: int) -> str:
     return campaign.name if campaign else f"#{campaign_id}"
 
 
-def _move_campaign(k: Keeper, db: Connection, row: AnyRow, now: datetime) -> tuple[list[Move], list[str], str]:
+def _move_campaign(k: Keeper, db: Connection, row: AnyRow, now: datetime) -> Done:
     try:
         dest = store.move_campaign(db, k.campaign_chart, row.campaign_id, row.event, now, row.reason, row.who)
     except EventRefused as refused:
         return [], [], refused.problem
+    if row.event == "resume":
+        store.vouch_for(db, row.campaign_id, now)
     return [], [], f"the campaign is now {dest}"
 
 
-def _unpark(db: Connection, row: AnyRow, now: datetime) -> tuple[list[Move], list[str], str]:
+def _unpark(db: Connection, row: AnyRow, now: datetime) -> Done:
     """Try parked effects again at once; the request's ids are those of the outbox."""
     chosen = outbox.c.id.in_(json.loads(row.unit_ids)) & outbox.c.parked.is_not(None)
     n = db.execute(update(outbox).where(chosen).values(parked=None, due=now, tries=0)).rowcount
     return [], [], f"{n} effect(s) are tried again"
 
 
-def _move_units(k: Keeper, db: Connection, row: AnyRow, now: datetime) -> tuple[list[Move], list[str], str]:
+def _move_units(k: Keeper, db: Connection, row: AnyRow, now: datetime) -> Done:
     chosen = reads.units_by_id(db, json.loads(row.unit_ids))
     allowed = {unit.id for unit in chosen if row.event in k.file_chart.events(unit.state, by="operator")}
     moves = [_asked(row, unit, now) for unit in chosen if unit.id in allowed]

@@ -8,7 +8,20 @@ from datetime import datetime, timedelta
 from keepupd.core.consequences import guards_at_time_up
 from keepupd.core.decide import Observation, decide
 from keepupd.core.model import Move, Unit
-from keepupd.daemon import inputs, jobs, judge, launching, life, operator, outputs, problems, recall
+from keepupd.daemon import (
+    completion,
+    inputs,
+    jobs,
+    judge,
+    launching,
+    life,
+    operator,
+    outputs,
+    problems,
+    protect,
+    recall,
+    totalling,
+)
 from keepupd.daemon.keeper import Keeper, limits_of
 from keepupd.daemon.outputs import look_for_outputs, rival_guard
 from keepupd.store import reads, store
@@ -23,6 +36,7 @@ class Passes:
     def __init__(self, k: Keeper):
         self.k = k
         self.watch = jobs.JobWatch()
+        self.totals = totalling.Totals()
         self.recalled = False
 
     def one_pass(self, now: datetime) -> None:
@@ -57,6 +71,8 @@ class Passes:
             launching.end_launches(self.k, now)
         with self.k.contained("due", now):
             look_again(self.k, now)
+        with self.k.contained("guards", now):
+            protect.watch(self.k, now)
         self.k.write_notes()
         if self._world_answers(now):
             launching.plan_launches(self.k, now)
@@ -68,12 +84,14 @@ class Passes:
             return reads.poll_is_good(db, "batch", now - STALE)
 
     def outputs(self, now: datetime) -> None:
-        """Look for outputs in SAM; then say how the campaigns stand."""
+        """Look for outputs in SAM; then say how the campaigns stand, and keep their running totals."""
         if not self.recalled:
             return
         outputs.poll_outputs(self.k, now)
         with self.k.contained("campaigns", now):
             life.live_on(self.k, now)
+            completion.note_completion(self.k, now)
+        self.totals.poll(self.k, now)
         problems.keep_problem_definitions(self.k, now)
         self.k.write_notes()
 

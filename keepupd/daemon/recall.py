@@ -13,13 +13,17 @@ from sqlalchemy import Connection, insert, select, update
 from keepupd.core.chunks import chunked
 from keepupd.core.errors import SamAbsent
 from keepupd.core.model import CatalogFile, JobSeen, Move, Unit
+from keepupd.core.plan import Group
+from keepupd.core.serials import serial_of, unit_name
+from keepupd.daemon import planning
 from keepupd.daemon.inputs import sweep
 from keepupd.daemon.keeper import Keeper, project_name, say
 from keepupd.daemon.problems import definition_of
-from keepupd.store import intake, reads, store
+from keepupd.store import grouping, intake, reads, store
 from keepupd.store.store import UNIT_COLUMNS, unit_of
 from keepupd.store.tables import attempts, campaigns, files, jobs, launches, units
 
+GROUP = re.compile(r"g[0-9a-f]{16}")
 LAUNCH_KEY = re.compile(r"\d{8}-\d{6}-[a-z0-9]{4}")
 CHUNK = 1000
 EVENTS = {"held": "recall_held", "debug": "recall_debug"}
@@ -38,7 +42,12 @@ def recall(k: Keeper, now: datetime) -> None:
 
 def _recall_campaign(k: Keeper, campaign_id: int, queue: Sequence[JobSeen], now: datetime) -> None:
     campaign = k.campaigns[campaign_id]
-    sweep(k, campaign_id, now)
+    if campaign.type == "generator":
+        planning.make_serials(k, campaign_id, now)
+    else:
+        sweep(k, campaign_id, now)
+    if campaign.type == "merge":
+        _recall_groups(k, campaign_id, now)
     for state in EVENTS:  # before the launches: an operator's hold outlives the project that the file is still in
         _recall_problems(k, campaign_id, state, now)
     for key in _open_launches(k, campaign.name, queue):
@@ -46,6 +55,18 @@ def _recall_campaign(k: Keeper, campaign_id: int, queue: Sequence[JobSeen], now:
     with k.database.write("recalled") as db:
         db.execute(update(campaigns).where(campaigns.c.id == campaign_id).values(recalled=now))
     say("recalled", campaign=campaign.name)
+
+
+def _recall_groups(k: Keeper, campaign_id: int, now: datetime) -> None:
+    """Groups that were closed, by their definitions: before anything is planned, their files are theirs again."""
+    prefix = project_name(k.campaigns[campaign_id].name, "")
+    names = [name for name in k.sam.definitions(prefix) if GROUP.fullmatch(name.removeprefix(prefix))]
+    for name in names:
+        with k.database.read() as db:
+            waiting = grouping.waiting_among(db, campaign_id, [file.file_id for file in k.sam.definition_files(name)])
+        if waiting:
+            was, rule = name.removeprefix(prefix), "it was closed before the database was lost"
+            planning.close(k, campaign_id, [Group(tuple(waiting), rule, was)], now)
 
 
 def _launch_of(job: JobSeen) -> str:
@@ -63,6 +84,7 @@ def _open_launches(k: Keeper, campaign: str, queue: Sequence[JobSeen]) -> list[s
 
 def _recall_launch(k: Keeper, campaign_id: int, key: str, queued: Sequence[JobSeen], now: datetime) -> None:
     campaign = k.campaigns[campaign_id]
+    numbers = [int(job.key.rpartition(".")[2]) for job in queued]
     project = project_name(campaign.name, key)
     members = list(k.sam.project_files(project)) if k.sam.find_project(project) else []
     with k.database.write("launch recalled") as db:
@@ -71,10 +93,20 @@ def _recall_launch(k: Keeper, campaign_id: int, key: str, queued: Sequence[JobSe
         row = {"key": key, "campaign_id": campaign_id, "created": now, "settings": campaign.as_json(), "submitted": now}
         launch_id = db.execute(insert(launches).values(row).returning(launches.c.id)).scalar_one()
         _write_jobs(db, launch_id, queued)
-        _take_in_gone(db, campaign_id, members, now)
-        tried = _units_of(db, campaign_id, [file.file_id for file in members])
+        if campaign.type == "generator":
+            tried = _serials_of(db, campaign_id, numbers)
+        else:
+            if campaign.type != "merge":  # a merge group has its files from its own definition
+                _take_in_gone(db, campaign_id, members, now)
+            tried = _units_of(db, campaign_id, [file.file_id for file in members])
+        bound = {"generator": lambda unit: serial_of(unit.name), "merge": lambda unit: 1}.get(
+            campaign.type, lambda unit: None
+        )
         if tried:
-            db.execute(insert(attempts), [{"unit_id": unit.id, "launch_id": launch_id} for unit in tried])
+            db.execute(insert(attempts), [
+                {"unit_id": unit.id, "launch_id": launch_id, "campaign_id": campaign_id, "job_number": bound(unit)}
+                for unit in tried
+            ])  # fmt: skip
         moves = [Move(unit, "recall_launch", f"launch {key} was found in SAM", values={"launch_id": launch_id})
                  for unit in tried if unit.state == "pending"]  # fmt: skip
         dests = store.apply(db, k.file_chart, moves, now)
@@ -112,6 +144,12 @@ def _units_of(db: Connection, campaign_id: int, file_ids: Collection[int]) -> li
         chosen = select(files.c.unit_id).where(mine)
         found += [unit_of(row) for row in db.execute(select(*UNIT_COLUMNS).where(units.c.id.in_(chosen)))]
     return found
+
+
+def _serials_of(db: Connection, campaign_id: int, numbers: Sequence[int]) -> list[Unit]:
+    names = [unit_name(number) for number in numbers]
+    rows = db.execute(select(*UNIT_COLUMNS).where(units.c.campaign_id == campaign_id, units.c.name.in_(names)))
+    return [unit_of(row) for row in rows]
 
 
 def _recall_problems(k: Keeper, campaign_id: int, state: str, now: datetime) -> None:
