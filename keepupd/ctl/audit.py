@@ -14,7 +14,7 @@ from keepupd.core.errors import SamAbsent, SamUnavailable
 from keepupd.ctl import reads
 from keepupd.ctl.desk import Desk
 from keepupd.store.intake import fill_members, members
-from keepupd.store.tables import AnyRow, files, units
+from keepupd.store.tables import WAITING, AnyRow, files, units
 
 if TYPE_CHECKING:
     from keepupd.clients.catalog import Catalog
@@ -49,7 +49,8 @@ def _audit_one(desk: Desk, sam: "Catalog", row: AnyRow) -> dict[str, Any]:
     with desk.database.connection() as db:
         in_sam, silence = None, ""
         try:
-            in_sam = fill_members(db, sam.definition_files(definition))
+            if row.type != "generator":  # which has no input
+                in_sam = fill_members(db, sam.definition_files(definition))
         except (SamUnavailable, SamAbsent) as error:
             silence = error.problem
         with db.begin():
@@ -57,7 +58,7 @@ def _audit_one(desk: Desk, sam: "Catalog", row: AnyRow) -> dict[str, Any]:
             broken = {what: ask(db, row) for what, ask in IN_STORE.items()}
             if in_sam is not None:
                 broken |= {what: list(db.execute(ask(row)).scalars()) for what, ask in AGAINST_SAM.items()}
-            ever, gone = _totals(db, row.id)
+            ever, gone = _totals(db, row)
     return {
         "name": row.name, "definition": definition, "members_in_sam": in_sam, "sam_error": silence,
         "ever_seen": ever, "left": gone, "swept": row.swept,
@@ -103,16 +104,21 @@ def _miscounted(db: Connection, row: AnyRow) -> list[str]:
     """Counters that differ from the rows they count."""
     sums = select(units.c.state, units.c.cause, func.sum(units.c.files)).where(units.c.campaign_id == row.id)
     true = {(state, cause): int(n) for state, cause, n in db.execute(sums.group_by(units.c.state, units.c.cause))}
+    waits = select(func.count()).select_from(files).where(files.c.campaign_id == row.id, WAITING)
+    true["pending", ""] = true.get(("pending", ""), 0) + db.execute(waits).scalar_one()  # for a merge group to close
     kept = reads.counts(db, row.id)
     pairs = [(key, kept.get(key, 0), true.get(key, 0)) for key in sorted(kept | true)]
     wrong = [f"{' '.join(key).strip()}: counted {k}, there are {t}" for key, k, t in pairs if k != t]
-    now = dict(zip(("ever seen", "left"), _totals(db, row.id), strict=True))
+    now = dict(zip(("ever seen", "left"), _totals(db, row), strict=True))
     totals = (("ever seen", row.ever_seen), ("left", row.gone))
     return wrong + [f"{what}: counted {n}, there are {now[what]}" for what, n in totals if n != now[what]]
 
 
-def _totals(db: Connection, campaign_id: int) -> tuple[int, int]:
-    query = select(func.count(), func.count(files.c.gone)).where(files.c.campaign_id == campaign_id)
+def _totals(db: Connection, row: AnyRow) -> tuple[int, int]:
+    """Ever seen and left, as the rows say; a generator has no files, its units are what was seen."""
+    if row.type == "generator":
+        return db.execute(select(func.count()).select_from(units).where(units.c.campaign_id == row.id)).scalar_one(), 0
+    query = select(func.count(), func.count(files.c.gone)).where(files.c.campaign_id == row.id)
     ever, gone = db.execute(query).one()
     return ever, gone
 

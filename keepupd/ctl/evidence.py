@@ -21,7 +21,8 @@ def evidence_of(attempt: AnyRow, number: int) -> dict[str, Any]:
     key = f"{attempt.key}.{attempt.job_number}" if attempt.job_number is not None else None
     return {
         "attempt": number, "launch": attempt.key, "job": key, "outcome": attempt.outcome or "not judged yet",
-        "cause": attempt.cause, "why": attempt.why, "step": attempt.step, "exit_code": attempt.exit_code,
+        "cause": attempt.cause, "passive": attempt.passive, "why": attempt.why,
+        "step": attempt.step, "exit_code": attempt.exit_code,
         "signal": signal_name(attempt.signal), "hold_code": attempt.hold_code, "hold_reason": attempt.hold_reason or "",
         "host": attempt.host or (report.host if report else ""), "peak_mib": attempt.peak_mib,
         "started": attempt.started, "ended": attempt.ended, "directory": attempt.evidence,

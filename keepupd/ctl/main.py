@@ -46,6 +46,7 @@ NAME = click.argument("name")
 OF = click.option("--campaign", metavar="NAME", help="Files of this campaign.")
 STATE = click.option("--state", type=click.Choice(STATES), help="Only files in this state.")
 CAUSE = click.option("--cause", metavar="NAME", help="Only files with this cause.")
+YES = click.option("--yes", is_flag=True, help="Do not ask again.")
 REASON = click.option("--reason", required=True, metavar="WORDS", help="Why; it is kept in the history.")
 
 
@@ -180,6 +181,37 @@ def chart(d: Desk, name: str, mermaid: bool) -> Answer:
     return commands.chart(d, name), text(d.chart(name)).splitlines(), OK
 
 
+@reading(click.option("--mermaid", is_flag=True, help="Print a diagram for Mermaid."), click.option("--svg",
+         metavar="FILE", type=click.Path(dir_okay=False, path_type=Path), help="Write a picture."))  # fmt: skip
+def flow(d: Desk, mermaid: bool, svg: Path | None) -> Answer:
+    """Which campaign feeds which, with the counts as they are now."""
+    from keepupd.ctl import flow_view
+    from keepupd.ctl.flow import as_data, flow_now
+
+    found, counts = flow_now(d)
+    if svg is not None:
+        try:
+            svg.write_text(flow_view.as_svg(found, counts), encoding="utf-8")
+        except OSError as error:
+            raise click.UsageError(f"{svg} cannot be written: {error.strerror}") from None
+        return as_data(found, counts), [f"written to {svg}"], OK
+    text = flow_view.as_mermaid if mermaid else flow_view.as_tree
+    return as_data(found, counts), text(found, counts).splitlines(), OK
+
+
+@reading(click.argument("campaigns", nargs=-1, required=True), click.option("--png", metavar="FILE",
+         type=click.Path(dir_okay=False, path_type=Path), help="Draw the histograms."))  # fmt: skip
+def total(d: Desk, campaigns: tuple[str, ...], png: Path | None) -> Answer:
+    """What is in the running total of an analysis. Several are drawn in one picture."""
+    from keepupd.ctl.totals import totals
+
+    try:
+        found = totals(d, campaigns, png)
+    except OSError as error:
+        raise click.UsageError(f"{png} cannot be written: {error.strerror}") from None
+    return found, views.totals(found), OK
+
+
 # --- asking -------------------------------------------------------------------------------------------------------
 
 
@@ -190,7 +222,7 @@ def _asks_for_files(event: str, words: str) -> None:
     @STATE
     @CAUSE
     @REASON
-    @click.option("--yes", is_flag=True, help="Do not ask again.")
+    @YES
     @CONFIG
     def command(names: tuple[str, ...], campaign: str | None, state: str | None, cause: str | None, reason: str,
                 yes: bool) -> None:  # fmt: skip
@@ -225,18 +257,26 @@ def _confirm(chosen: "Selection", sure: bool) -> None:
     show(views.asked(chosen.chosen, chosen.let_be, chosen.event))
     if not chosen.chosen:
         sys.exit(NOT_FOUND)
+    _be_sure(sure, f"{chosen.event} these {len(chosen.chosen)} file(s)?")
+
+
+def _be_sure(sure: bool, question: str) -> None:
     if not sure and not sys.stdin.isatty():
         raise click.UsageError("nobody is there to confirm; add --yes")
     if not sure:
-        click.confirm(f"{chosen.event} these {len(chosen.chosen)} file(s)?", abort=True)
+        click.confirm(question, abort=True)
 
 
 def _ask(d: Desk, chosen: "Selection", reason: str) -> None:
     from keepupd.ctl import ask
 
+    _wait(d, ask.record(d, chosen, _said(reason)))
+
+
+def _said(reason: str) -> str:
     if not reason.strip():
         raise click.UsageError("--reason must say why")
-    _wait(d, ask.record(d, chosen, reason.strip()))
+    return reason.strip()
 
 
 def _wait(d: Desk, asked: list[int]) -> None:
@@ -266,3 +306,33 @@ def again(numbers: tuple[int, ...], reason: str) -> None:
 
     with desk() as d:
         _wait(d, ask.record_again(d, ask.again(d, numbers), reason))
+
+
+@app.command(help="Close the groups of all files that wait in a merge, full or not; they are shown first.")
+@click.argument("campaign")
+@REASON
+@YES
+@CONFIG
+def flush(campaign: str, reason: str, yes: bool) -> None:
+    from keepupd.ctl import groups
+
+    with desk() as d:
+        found = groups.preview(d, campaign)
+        show(views.groups(found))
+        if not found["groups"]:
+            sys.exit(NOT_FOUND)
+        _be_sure(yes, f"close these {len(found['groups'])} group(s)?")
+        _wait(d, groups.ask_to_flush(d, found["id"], _said(reason)))
+
+
+@app.command(help="Take a merge group in debug apart, by its name or a file's: its good files wait again.")
+@click.argument("group")
+@click.option("--without", "bad", metavar="FILE", multiple=True, required=True, help="A bad file; may be given again.")
+@OF
+@REASON
+@CONFIG
+def dissolve(group: str, bad: tuple[str, ...], campaign: str | None, reason: str) -> None:
+    from keepupd.ctl import groups
+
+    with desk() as d:
+        _wait(d, groups.ask_to_dissolve(d, group, campaign, list(dict.fromkeys(bad)), _said(reason)))

@@ -17,7 +17,7 @@ from keepupd.core.causes import Causes, load_causes, parse_rules
 from keepupd.core.chart import Chart, charts_dir
 from keepupd.core.errors import KeepupError
 from keepupd.core.model import JobState
-from keepupd.ctl import reads
+from keepupd.ctl import guards, reads
 from keepupd.ctl.desk import Desk
 from keepupd.ctl.status import is_failing
 from keepupd.ctl.words import clock, for_shell, when
@@ -107,6 +107,7 @@ class Prospects:
         if trouble := self._trouble(f"launch:{c.name}"):
             yield f"the last try to launch failed{trouble}"
         yield from self._full()
+        yield from guards.stops(self.db, c, self.settings)
 
     def _full(self) -> Iterator[str]:
         live, limits = live_jobs(self.db, self.campaign.id), self.settings.get("limits", {})
@@ -208,4 +209,6 @@ EFFECTS = {
     "declare": "declare the output that its job copied",
     "remove_losers": "remove copies of the output that SAM does not point to",
     "retire_output": "retire the output of the edition before",
+    "define": "make the definition of a merge group's files",
+    "retire_group": "rename the definition of the group that was dissolved",
 }

@@ -25,12 +25,22 @@ MIGRATIONS = Path(__file__).parents[1] / "store" / "migrations" / "versions"
 # A pending unit without a due time left its input definition: nothing is late there.
 CAMPAIGNS = """
 SELECT c.id, c.name, c.type, c.state, c.since, c.cause, c.why, c.active, c.settings, c.ever_seen, c.gone, c.sam_count,
-  c.difference,
+  c.difference, c.usual_mib, c.refused,
   (SELECT u.seen FROM units u WHERE u.campaign_id = c.id AND u.state NOT IN ('declared', 'debug')
      AND NOT (u.state = 'pending' AND u.due IS NULL) ORDER BY u.seen LIMIT 1) AS oldest,
   (SELECT count(*) FROM units u WHERE u.campaign_id = c.id AND u.seen > {hour_ago}) AS seen_1h,
-  (SELECT count(*) FROM units u WHERE u.campaign_id = c.id AND u.state = 'declared' AND u.since > {hour_ago}) AS out_1h
+  (SELECT count(*) FROM units u WHERE u.campaign_id = c.id AND u.state = 'declared' AND u.since > {hour_ago}) AS out_1h,
+  CASE WHEN c.canary THEN (SELECT count(*) FROM units u LEFT JOIN launches l ON l.id = u.launch_id
+     WHERE u.campaign_id = c.id AND u.state = 'declared' AND u.since >= c.epoch
+     AND (l.id IS NULL OR l.created >= c.epoch)) END AS canary_home,
+  (SELECT CASE WHEN a.outcome = 'outage' THEN a.cause END FROM attempts a WHERE a.campaign_id = c.id
+     AND a.ended IS NOT NULL ORDER BY a.ended DESC, a.id DESC LIMIT 1) AS outage
 FROM campaigns c ORDER BY c.name
+"""
+# An attempt that met the cause knows its class. The most frequent cause is looked for: one is found soon.
+CLASS = """
+SELECT a.outcome FROM units u JOIN attempts a ON a.unit_id = u.id AND a.cause = u.cause
+WHERE u.campaign_id = {id} AND u.state IN ('held', 'crash', 'debug') AND u.cause = '{cause}' LIMIT 1
 """
 
 
@@ -41,16 +51,31 @@ def status(desk: Desk) -> dict[str, Any]:
         hour_ago = int((now - timedelta(hours=1)).timestamp() * 1000)
         rows = _rows(db, CAMPAIGNS.format(hour_ago=hour_ago))
         counters = _rows(db, "SELECT campaign_id, state, cause, n FROM counters WHERE n <> 0")
+        passive = _rows(db, "SELECT campaign_id, cause, n FROM passive_matches ORDER BY cause")
         polls = _rows(db, "SELECT name, good, failed, error FROM polls ORDER BY name")
         [outbox] = _rows(db, "SELECT count(*) AS depth, count(parked) AS parked, min(created) AS oldest FROM outbox")
         [waiting] = _rows(db, "SELECT count(*) AS n FROM requests WHERE done IS NULL")
+        listed = [_campaign(row, _of(row, counters), now) for row in rows]
+        for row, campaign in zip(rows, listed, strict=True):
+            campaign["passive"] = {one["cause"]: one["n"] for one in _of(row, passive)}
+            campaign["top_cause_class"] = _class_of(db, row["id"], campaign["top_cause"])
     active = {row["name"] for row in rows if row["active"]}
     return {
         "keepupctl": desk.command(),  # how to call it again
-        "campaigns": [_campaign(row, [c for c in counters if c["campaign_id"] == row["id"]], now) for row in rows],
+        "campaigns": listed,
         "daemon": _daemon(polls, active, now) | {"requests_waiting": waiting["n"]},
         "outbox": {"depth": outbox["depth"], "parked": outbox["parked"], "oldest_s": _age(outbox["oldest"], now)},
     }
+
+
+def _of(campaign: dict[str, Any], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [row for row in rows if row["campaign_id"] == campaign["id"]]
+
+
+def _class_of(db: Any, campaign_id: int, cause: str | None) -> str | None:
+    quoted = (cause or "").replace("'", "''")
+    rows = _rows(db, CLASS.format(id=campaign_id, cause=quoted)) if cause else []
+    return rows[0]["outcome"] if rows else None
 
 
 def _campaign(row: dict[str, Any], counters: list[dict[str, Any]], now: datetime) -> dict[str, Any]:
@@ -68,8 +93,17 @@ def _campaign(row: dict[str, Any], counters: list[dict[str, Any]], now: datetime
         "rate_in_1h": row["seen_1h"], "rate_out_1h": row["out_1h"],
         "top_cause": top, "top_cause_files": causes[top] if top else 0,
         "expected_files": settings.get("expected_files"), "wanted_by": settings.get("wanted_by"),
+        "canary": _canary(row, settings), "outage": row["outage"], "usual_memory_mib": row["usual_mib"],
+        "refused_change": row["refused"],
         "ever_seen": row["ever_seen"], "gone": row["gone"], "sam_count": row["sam_count"],
     }  # fmt: skip
+
+
+def _canary(row: dict[str, Any], settings: dict[str, Any]) -> dict[str, int] | None:
+    """Units that run first and are declared, of how many; None when the canary is home, or none is wanted."""
+    wanted = settings.get("canary", {}).get("groups" if row["type"] == "merge" else "units", 0)
+    home = row["canary_home"]
+    return None if home is None or home >= wanted else {"declared": home, "of": wanted}
 
 
 def _daemon(polls: list[dict[str, Any]], active: set[str], now: datetime) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 from keepupd.ctl.words import clock, cut, for_shell, plain, span
 
 WIDTH = 120  # of tables
+GROUPS = 20  # groups that the preview of a flush shows
 SHORT = 40  # characters; a longer fact has a line of its own
 NORMAL = ("pending", "running", "validated", "declared")
 NOT_SHOWN = (
@@ -72,7 +73,7 @@ def step(moved: Found) -> str:
 
 def why(found: Found) -> Lines:
     if found["state"] is None:
-        yield f"! {plain(found['name'])} {found['means']}"
+        yield f"{'! ' if found['late'] else ''}{plain(found['name'])} {found['means']}"
     else:
         mark = "" if found["state"] in NORMAL and not found["late"] else "! "
         late = ", LATE" if found["late"] else ""
@@ -131,9 +132,19 @@ def _attention(c: Found, keepupctl: str) -> Lines:
         yield f"! {short} launches nothing: its file is gone from the configuration"
     if c["sum_rule_difference"]:
         yield f"! {short}: {c['sum_rule_difference']} files break the sum rule: {keepupctl} audit {name}"
+    if c["refused_change"]:
+        yield cut(f"! {short}: its changed file is not in force: {plain(c['refused_change'])}", WIDTH)
+        yield f"    {keepupctl} why {name}"
+    if c["outage"]:
+        yield cut(f"! {short}: outage, {c['outage']}: one job probes, all goes on by itself when it ends", WIDTH)
+    if c["canary"] and c["files"]["pending"]:
+        yield f"  {short}: the canary is out, {c['canary']['declared']} of {c['canary']['of']} declared"
+    if c["usual_memory_mib"]:
+        yield f"  {short}: jobs ask for {c['usual_memory_mib']} MiB of memory, by what recent ones used"
     if trouble := [s for s in ("debug", "crash", "held") if c["files"][s]]:
         numbers = ", ".join(f"{c['files'][s]} {s}" for s in trouble)
-        most = f", most for {c['top_cause']} ({c['top_cause_files']})" if c["top_cause"] else ""
+        klass = f", class {c['top_cause_class']}" if c["top_cause_class"] else ""
+        most = f", most for {c['top_cause']} ({c['top_cause_files']}{klass})" if c["top_cause"] else ""
         yield cut(f"  {short}: {numbers}{most}", WIDTH)
         yield f"    {keepupctl} files {name} --state {trouble[0]}"
 
@@ -177,7 +188,8 @@ def stuck(found: Found) -> Lines:
 def audit(found: Found) -> Lines:
     for c in found["campaigns"]:
         members = "SAM gave no answer" if c["members_in_sam"] is None else f"{c['members_in_sam']} members in SAM"
-        yield f"{c['name']}: {members} ({c['definition']}); ever seen {c['ever_seen']}, of these left {c['left']}"
+        source = f"{members} ({c['definition']})" if c["definition"] else "no input, it makes its own units"
+        yield f"{c['name']}: {source}; ever seen {c['ever_seen']}, of these left {c['left']}"
         if c["sam_error"]:
             yield f"! only the store was looked at: {c['sam_error']}"
         for what, names in c["broken"].items():
@@ -195,3 +207,37 @@ def asked(chosen: Sequence[Any], let_be: Sequence[str], event: str) -> Lines:
     if len(chosen) > 10:
         yield f"    and {len(chosen) - 10} more"
     yield from (f"! {words}" for words in let_be)
+
+
+def groups(found: Found) -> Lines:
+    """The preview of a flush."""
+    listed = found["groups"]
+    files, events = (sum(one[what] for one in listed) for what in ("files", "events"))
+    yield f"flush: {files} waiting file(s), {events} events, would go into {len(listed)} group(s)"
+    for one in listed[:GROUPS]:
+        keys = ", ".join(f"{key} {value}" for key, value in one["by"].items()) or "no keys"
+        yield f"    {one['group']}: {one['files']} file(s), {one['events']} events, {keys}, by {one['closed_by']}"
+        more = ", ..." if one["files"] > len(one["names"]) else ""
+        yield f"        {', '.join(map(plain, one['names']))}{more}"
+    if len(listed) > GROUPS:
+        yield f"    and {len(listed) - GROUPS} more groups"
+
+
+def totals(found: Found) -> Lines:
+    for t in found["totals"]:
+        version = f"declared as {t['file']}" if t["file"] else "no version declared yet"
+        done = ", complete" if t["complete"] else ""
+        yield f"{t['campaign']}: {t['files']} histogram files of {t['events']} events{done}; {version}"
+        rows = [_histogram_row(h) for h in t["histograms"]]
+        yield from table([("  histogram", "entries", "mean", "bins"), *rows], 0) if rows else ()
+        if t["lacking"]:
+            yield f"  {t['lacking']} declared histogram files are not in it yet"
+        for name, why in t["refused"].items():
+            yield f"! refused {name}: {why}"
+    if found["png"]:
+        yield f"drawn to {found['png']}"
+
+
+def _histogram_row(h: Found) -> tuple[str, ...]:
+    mean = ", ".join("-" if one is None else f"{one:.5g}" for one in h["mean"])
+    return f"  {h['name']}", f"{h['entries']:.10g}", mean, "x".join(map(str, h["bins"]))

@@ -16,6 +16,7 @@ from keepupd.core.naming import output_name
 from keepupd.ctl import reads
 from keepupd.ctl.desk import Desk
 from keepupd.ctl.evidence import evidence_of
+from keepupd.ctl.guards import changed_since, class_of, guards_of, memory_of
 from keepupd.ctl.prospects import Prospects, next_of_campaign
 from keepupd.ctl.status import TROUBLE, is_failing, is_silent
 from keepupd.ctl.words import for_shell, span
@@ -23,10 +24,12 @@ from keepupd.store.reads import live_jobs
 from keepupd.store.tables import AnyRow
 
 LAST = 5  # steps of history, and causes
+MORE_TO_TYPE = {"dissolve": ["--without BAD_FILE"]}
 EVENT_MEANS = {
     "hold": "stop it", "release": "try it now", "retry": "try it now, with all its attempts anew",
     "redo": "make its output again, as a new edition", "pause": "launch nothing more",
     "inspect": "launch nothing more while a person looks", "resume": "launch again",
+    "dissolve": "set bad files aside, let the others wait for a group again",
 }  # fmt: skip
 
 
@@ -36,7 +39,7 @@ def why(desk: Desk, name: str, campaign: str | None) -> dict[str, Any]:
         if campaign is None and any(row.name == name for row in reads.all_campaigns(db)):
             return why_campaign(desk, db, reads.campaign_named(db, name))
         found = reads.find_file(db, name, campaign)
-        return _without_unit(found) if found.unit is None else why_file(desk, db, found, found.unit)
+        return _without_unit(desk, found) if found.unit is None else why_file(desk, db, found, found.unit)
 
 
 def why_file(desk: Desk, db: Connection, found: reads.Found, unit: AnyRow) -> dict[str, Any]:
@@ -47,17 +50,19 @@ def why_file(desk: Desk, db: Connection, found: reads.Found, unit: AnyRow) -> di
     limits = ahead.limits
     return _standing(desk, chart, "file", found.name, unit) | {
         "late": _is_late(desk, chart, unit) and not gone, "campaign": found.campaign.name, "unit": unit.name,
-        "means": chart.means(unit.state), "cause": unit.cause, "why": unit.why,
-        "do": limits["do"].replace("FILE", typed[-1]).replace("keepupctl", desk.command()),
+        "means": chart.means(unit.state), "cause": unit.cause, "class": class_of(unit.cause, [row for _, row in tried]),
+        "why": unit.why, "do": limits["do"].replace("FILE", typed[-1]).replace("keepupctl", desk.command()),
         "left_definition": gone, "seen": unit.seen, "due": unit.due, "edition": unit.edition,
         "tries": unit.tries, "losses": unit.losses, "needs": unit.needs,
         "used_up": f"{unit.tries} of {limits['attempts']} attempts, {unit.losses} of {limits['losses']} lost jobs",
-        "outputs": _outputs(ahead.settings, unit),
+        "memory": memory_of(found.campaign, ahead.settings, unit),
+        "changed_since_launch": changed_since(db, unit.launch_id, found.campaign),
+        "outputs": _outputs(ahead.settings, unit), "group": _group(found, unit),
         "evidence": evidence_of(tried[-1][1], tried[-1][0]) if tried else None,
         "all_logs": desk.command("log", *typed) if tried else "",
         "history": [dict(row._mapping) for row in reads.unit_history(db, unit.id, LAST)],
         "next": ahead.next() + _silence(desk, db),
-        "overrule": _commands(desk, chart, unit.state, typed),
+        "overrule": _commands(desk, chart, unit.state, typed, is_group=unit.files > 1),
     }  # fmt: skip
 
 
@@ -67,13 +72,16 @@ def _standing(desk: Desk, chart: Chart, kind: str, name: str, row: AnyRow) -> di
     return {"kind": kind, "name": name, "state": row.state, "since": row.since, "since_s": age_s, "late": late}
 
 
-def _without_unit(found: reads.Found) -> dict[str, Any]:
+def _without_unit(desk: Desk, found: reads.Found) -> dict[str, Any]:
     """A file in no state: in a merge campaign it waits for its group, in any other it breaks the sum rule."""
     waits = found.campaign.type == "merge" and found.file is not None and found.file.unit_id is None
     means = "waits for a group to close" if waits else "is in no state: this breaks the sum rule"
     then = "a group takes it in" if waits else "the next sweep gives it a state"
     said = {"kind": "file", "name": found.name, "campaign": found.campaign.name, "state": None, "means": means}
-    return said | {"late": not waits, "next": [then], "overrule": []}
+    flush = desk.command("flush", "--reason 'say why'", for_shell(found.campaign.name))
+    overrule = [{"command": flush, "means": "close the groups of all that waits, full or not"}] if waits else []
+    grouped_by = json.loads(found.file.group_key) if waits and found.file is not None else {}
+    return said | {"grouped_by": grouped_by, "late": not waits, "next": [then], "overrule": overrule}
 
 
 def _as_typed(db: Connection, found: reads.Found) -> list[str]:
@@ -95,9 +103,21 @@ def _outputs(settings: Mapping[str, Any], unit: AnyRow) -> dict[str, str]:
     return {label: output_name(name, settings["name"], label, unit.name, unit.edition) for label, name in made}
 
 
-def _commands(desk: Desk, chart: Chart, state: str, typed: list[str]) -> list[dict[str, str]]:
-    events = chart.events(state, by="operator")
-    return [{"command": desk.command(e, "--reason 'say why'", *typed), "means": EVENT_MEANS.get(e, e)} for e in events]
+def _group(found: reads.Found, unit: AnyRow) -> dict[str, Any] | None:
+    """Of a file in a merge: its group, and the rule that closed it."""
+    if found.campaign.type != "merge":
+        return None
+    return {"name": unit.name, "files": unit.files, "closed by": unit.origin}
+
+
+def _commands(
+    desk: Desk, chart: Chart, state: str, typed: list[str], is_group: bool = False
+) -> list[dict[str, str]]:
+    events = [event for event in chart.events(state, by="operator") if is_group or event != "dissolve"]
+    return [
+        {"command": desk.command(event, *MORE_TO_TYPE.get(event, ()), "--reason 'say why'", *typed),
+         "means": EVENT_MEANS.get(event, event)} for event in events
+    ]  # fmt: skip
 
 
 def _silence(desk: Desk, db: Connection) -> list[str]:
@@ -119,7 +139,7 @@ def why_campaign(desk: Desk, db: Connection, row: AnyRow) -> dict[str, Any]:
     return _standing(desk, chart, "campaign", row.name, row) | {
         "type": row.type, "means": chart.means(row.state), "cause": row.cause, "why": row.why,
         "about": {key: settings.get(key) for key in about}, "input": settings.get("input"), "files": files,
-        "causes": _causes(desk, db, row, counted),
+        "causes": _causes(desk, db, row, counted), **guards_of(db, row, settings),
         "oldest": {"file": oldest.name, "state": oldest.state, "seen": oldest.seen} if oldest is not None else None,
         "sum_rule": {"difference": row.difference, "ever_seen": row.ever_seen, "left": row.gone,
                      "members_by_SAM": row.sam_count, "counted": row.counted, "swept": row.swept},
@@ -136,8 +156,9 @@ def _causes(desk: Desk, db: Connection, row: AnyRow, counted: Mapping[tuple[str,
     found = []
     for n, state, cause in top:
         for unit in reads.listed(db, row.id, [state], cause, 1):
-            found.append({"files": n, "state": state, "cause": cause, "example": unit.name, "why": unit.why,
-                          "see": desk.command("why", for_shell(unit.name))})  # fmt: skip
+            klass = class_of(cause, reads.attempts_of(db, unit.id))
+            found.append({"files": n, "state": state, "cause": cause, "class": klass, "example": unit.name,
+                          "why": unit.why, "see": desk.command("why", for_shell(unit.name))})  # fmt: skip
     return found
 
 
