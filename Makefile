@@ -1,5 +1,6 @@
 # Everything from a fresh clone. Needs Python 3.11 or later with pip, make and git; sets up the rest in .venv.
-#   make demo        a real daemon keeps up with 40 files, in about a minute; all of it in build/demo
+#   make demo        a whole production flow, generators to histograms, in about three minutes; all of it in build/demo
+#   make demo-first-light   one campaign keeps up with 40 files, in about a minute
 #   make test        the fast tests          make test-all   the long ones too
 #   make lint        ruff, mypy, imports     make bench      the benchmarks
 #   make lock        take newer libraries into requirements.lock
@@ -10,11 +11,14 @@ BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest --no-skips
 WORKERS ?= 2
 
-.PHONY: setup demo test test-all lint bench lock clean
+.PHONY: setup demo demo-first-light test test-all lint bench lock clean
 .DELETE_ON_ERROR:
 
 demo: setup
 	$(BIN)/python deploy/demo/demo.py
+
+demo-first-light: setup
+	$(BIN)/python deploy/demo/demo.py --flow first-light
 
 test: setup
 	$(PYTEST) -n $(WORKERS) -m "not long"

@@ -17,7 +17,7 @@ import time
 
 from common import WORK, Figure, load
 
-PARTS = ("moves", "idle_pass", "status", "latency", "throughput")
+PARTS = ("moves", "idle_pass", "status", "latency", "throughput", "grouping")
 
 
 def main() -> int:

@@ -1,4 +1,5 @@
-"""The demo: the same result with other names and another order; no process is left, and nothing else harmed."""
+"""The demos: the whole flow ends with every event, and says so when it does not; first light has the same result with
+other names and another order; no process is left, and nothing else harmed."""
 
 import os
 import signal
@@ -13,12 +14,12 @@ import pytest
 DEMO = Path(__file__).parents[1] / "deploy/demo/demo.py"
 
 
-def command(home: Path, *arguments: str) -> list[str]:
-    return [sys.executable, str(DEMO), "--dir", str(home), *arguments]
+def command(home: Path, *arguments: str, flow: str = "first-light") -> list[str]:
+    return [sys.executable, str(DEMO), "--flow", flow, "--dir", str(home), *arguments]
 
 
-def run(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(home, *arguments), capture_output=True, text=True, check=False)
+def run(home: Path, *arguments: str, flow: str = "first-light") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(home, *arguments, flow=flow), capture_output=True, text=True, check=False)
 
 
 def processes_of(home: Path) -> Iterator[psutil.Process]:
@@ -29,6 +30,17 @@ def processes_of(home: Path) -> Iterator[psutil.Process]:
             continue
         if marks.get("KEEPUP_DEMO") == str(home) or marks.get("_CONDOR_SCRATCH_DIR", "").startswith(str(home)):
             yield process
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_the_whole_flow_ends_with_every_event_in_a_total(tmp_path: Path) -> None:
+    home = tmp_path / "demo"
+    done = run(home, "--seed", "4", flow="mcc10")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "every event is in a total once" in done.stdout and "Traceback" not in done.stdout
+    assert (home / "totals.png").read_bytes().startswith(b"\x89PNG")
+    assert list(processes_of(home)) == []
 
 
 @pytest.mark.long

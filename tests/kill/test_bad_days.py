@@ -90,6 +90,7 @@ def test_writes_to_the_database_fail(world: World) -> None:
     world.keeps_its_promises()
 
 
+@pytest.mark.long
 def test_the_clock_is_set_forward_and_back_by_an_hour(world: World) -> None:
     """No job counts as lost, no retry waits for an hour, and nothing is done twice."""
     world.dies_at([])

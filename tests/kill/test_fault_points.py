@@ -48,8 +48,10 @@ OPERATOR = commits("operator") | effects("retire_output")
 LOST_DATABASE = commits("launch recalled", "problems recalled", "recalled", "take in")
 NO_LOCATION, REFUSED, TOPPED_UP = commits("no location"), commits("launch refused"), commits("launch topped up")
 DECLARATION_REFUSED, PARKED, CLOCK = commits("declaration refused"), commits("effect parked"), commits("clock jumped")
-SCENARIOS = [*ORDINARY.values(), SAM_SILENT, OPERATOR, LOST_DATABASE, NO_LOCATION, REFUSED, TOPPED_UP,
-             DECLARATION_REFUSED, PARKED, CLOCK]  # fmt: skip
+FLOW = commits("campaign looked after", "completion") | effects("define")  # these three: test_flow_points.py
+BREAKER, DISSOLVED = commits("breaker"), effects("retire_group")
+SCENARIOS = [*ORDINARY.values(), FLOW, BREAKER, DISSOLVED, SAM_SILENT, OPERATOR, LOST_DATABASE, NO_LOCATION, REFUSED,
+             TOPPED_UP, DECLARATION_REFUSED, PARKED, CLOCK]  # fmt: skip
 
 
 # --- where the points are -----------------------------------------------------------------------------------------
@@ -111,6 +113,7 @@ def test_launch_and_judgement(world: World) -> None:
     world.keeps_its_promises()
 
 
+@pytest.mark.long
 def test_outputs_that_the_daemon_declares(world: World) -> None:
     sam_falls_silent(world, frozenset({"before effect: declare", "after effect: declare"}))
 

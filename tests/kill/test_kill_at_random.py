@@ -40,6 +40,7 @@ def kills(world: World, files: int, times: int, seed: int) -> None:
     world.keeps_its_promises()
 
 
+@pytest.mark.long
 def test_keepup_batch_killed_twice(world: World) -> None:
     batch_killed(world, files=10, times=2)
 
@@ -78,6 +79,7 @@ def test_sam_hangs_in_the_middle(world: World, seconds: int) -> None:
     world.keeps_its_promises()
 
 
+@pytest.mark.long
 @pytest.mark.timeout(200)
 @pytest.mark.parametrize("seconds", [3, pytest.param(20, marks=pytest.mark.long)])
 def test_sam_is_killed_in_the_middle_and_comes_back(world: World, seconds: int) -> None:

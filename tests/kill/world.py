@@ -29,7 +29,7 @@ from keepupd.core.chart import charts_dir
 
 BIN = Path(sys.executable).parent
 RUNNER = Path(__file__).with_name("faulty_keepupd.py")
-CAMPAIGN = "kill_reco"
+CAMPAIGN, ALL_CAMPAIGNS = "kill_reco", "kill_%"
 START_S, LEAVE_S = 30, 20
 SCRIPT = """
 ulimit -c 0
@@ -179,9 +179,28 @@ class World:
                            "application": {"family": "keepup", "name": "null", "version": "v1"},
                            "environment": {"MARKS": str(self.home / "marks")}},
             "validation": {"root": False}, "retry": {"attempts": 2, "wait_s": 1}, "limits": {"launch_size": 8},
+            "canary": {"units": 0},
             "resources": {"memory_mib": 200, "disk_mib": 10, "wall_s": 300},
         }  # fmt: skip
         (self.home / "campaigns" / "kill.yaml").write_text(yaml.safe_dump(text | changes))
+
+    def writes_flow(self, **scripts: tuple[str, str, dict[str, Any]]) -> None:
+        """In place of the one campaign, kill_<type> for each type given: its shell script, arguments and settings."""
+        flow = []
+        for type_, (script, arguments, settings) in scripts.items():
+            (self.home / f"{type_}.sh").write_text(script)
+            out = {"tier": settings["tier"], "file_type": "mc", "file_format": "txt",
+                   "location": f"demo:{self.home}/out"}  # fmt: skip
+            argv = ["sh", str(self.home / f"{type_}.sh"), *arguments.split()]
+            own = {name: value for name, value in settings.items() if name not in ("tier", "routed")}
+            flow.append({"name": f"kill_{type_}", "type": type_, "executable": {"argv": argv},
+                         "outputs": [out | {"definitions": settings.get("routed", [])}], **own})  # fmt: skip
+        shared = {
+            "owner": "tests", "contact": "tests@example.org", "validation": {"root": False},
+            "executable": {"application": {"family": "keepup", "name": "null", "version": "v1"}},
+            "retry": {"attempts": 1, "wait_s": 1}, "resources": {"memory_mib": 200, "disk_mib": 10, "wall_s": 300},
+        }  # fmt: skip
+        (self.home / "campaigns" / "kill.yaml").write_text(yaml.safe_dump({"defaults": shared, "campaigns": flow}))
 
     def dies_at(self, points: Collection[str]) -> None:
         """From the next start on, the daemon dies once at each of these points, and follows the file `clock`."""
@@ -312,14 +331,19 @@ class World:
 
     def keeps_its_promises(self, forgotten: bool = False, losses: int = 0, faults: int = 0) -> None:
         """What must be true after all that happened. `forgotten`: the database was lost, and tries with it."""
-        for promise in (self._outputs_are_there_once, self._storage_has_nothing_else, self._nothing_is_left_behind,
-                        self._every_file_is_in_one_state):  # fmt: skip
-            promise()
+        self._outputs_are_there_once()
+        assert self.states() == {one.name: one.kind.ends_in for one in self.inputs}
+        self.is_in_order(faults)
         units = self.units()
         wrong = {one.name: units[one.name]["tries"] for one in self.inputs
                  if not (0 if forgotten else one.kind.tries) <= units[one.name]["tries"] <= one.kind.tries}  # fmt: skip
         assert not wrong, f"tries used up that were no tries: {wrong}"
         assert sum(row["losses"] for row in units.values()) == losses
+
+    def is_in_order(self, faults: int = 0) -> None:
+        """What must be true at the end of whatever campaigns."""
+        for promise in (self._storage_has_nothing_else, self._nothing_is_left_behind, self._sums_agree):
+            promise()
         assert self.keepupd.said().count("a fault in keepupd itself") == faults
 
     def _outputs_are_there_once(self) -> None:
@@ -335,7 +359,8 @@ class World:
 
     def _storage_has_nothing_else(self) -> None:
         names = sorted(path.name for path in (self.home / "out").rglob("*") if path.is_file())
-        in_sam = self.sam.files(f"DUNE.campaign {CAMPAIGN} with availability any")  # retired ones keep their copies
+        # of retired ones too: they keep their copies
+        in_sam = self.sam.files(f"DUNE.campaign '{ALL_CAMPAIGNS}' with availability any")
         assert names == sorted(file.name for file in in_sam), "copies of losers are left"
 
     def _nothing_is_left_behind(self) -> None:
@@ -343,12 +368,11 @@ class World:
                                 capture_output=True, text=True, check=True)  # fmt: skip
         assert not json.loads(status.stdout)["jobs"], f"orphaned jobs: {status.stdout}"
         assert not list(self.job_processes())
-        assert self.sam.projects(f"keepup_{CAMPAIGN}_", open_only=True) == []
+        assert self.sam.projects("keepup_kill_", open_only=True) == []
         assert not self.rows("SELECT * FROM attempts WHERE outcome = ''"), "attempts that nobody will judge"
 
-    def _every_file_is_in_one_state(self) -> None:
-        assert self.states() == {one.name: one.kind.ends_in for one in self.inputs}
-        assert [row["difference"] for row in self.rows("SELECT difference FROM campaigns")] == [0]
+    def _sums_agree(self) -> None:
+        assert {row["difference"] for row in self.rows("SELECT difference FROM campaigns")} == {0}
         audit = self.keepupctl("audit", check=False)
         assert audit.returncode == 0, audit.stdout + audit.stderr
 
