@@ -7,22 +7,26 @@ Three rules carry the meaning:
 - *Scope*. The whole query is one scope, and so is each sub-query of isparentof: and the like. All availabilities named
   in a scope unite (definitions it uses included) and hold for the whole scope; none named: located, good, not retired.
 - *Same row*. Conditions on the same relation that stand in one and-group must hold on the same row of it: the same
-  delivery, the same run, the same location. One that repeats a dimension with =, in or like starts another row.
+  delivery, the same run, the same location. One that repeats a dimension with =, in, like or a range starts another
+  row.
 - *Limits* count files in order of file_id, after the scope's availability.
 """
 
+import re
 import sqlite3
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
 
-from .dims import And, Availability, Condition, Definition, Node, Not, Or, Relative, Sets, With, parse
+from .dims import And, Availability, Condition, Definition, Node, Not, Or, Relative, Sets, Value, With, parse
 from .errors import DimensionError
 from .fields import FIELDS, RELATIONS, Field
-from .match import all_of, any_of, condition_sql
+from .match import NEGATIVE, all_of, any_of, condition_sql, glob
 
 MAX_DEFINITIONS = 500       # looked up in one query, nested ones included
 MAX_DEFINITION_DEPTH = 40
+EXACT = ("=", "in", "like", "range")
+NO_FILE = Condition("file_id", "=", (Value("0"),))
 MAX_SQL_DEPTH = 8           # of boolean nesting before a step is split off; SQLite's parser allows some thirty
 
 
@@ -40,10 +44,11 @@ class _Resolver:
         match node:
             case Definition(name): return self.definition("defname", name, inside)
             case Condition(name, op, values) if name in FIELDS and FIELDS[name].type == "definition":
-                if op not in ("=", "in"):
+                if NEGATIVE.get(op, op) not in ("=", "in", "like"):
                     raise DimensionError(f"dimension '{name}' takes = or a list, not '{op}'")
-                items = tuple(self.definition(FIELDS[name].column, v.text, inside) for v in values)
-                return items[0] if len(items) == 1 else Or(items)
+                items = tuple(d for v in values for d in self.definitions(FIELDS[name].column, v.text, inside))
+                found: Node = items[0] if len(items) == 1 else Or(items) if items else NO_FILE
+                return Not(found) if op in NEGATIVE else found
             case Relative(kind, query): return Relative(kind, self.node(query, inside))
             case Not(item): return Not(self.node(item, inside))
             case And(items): return And(tuple(self.node(i, inside) for i in items))
@@ -53,6 +58,14 @@ class _Resolver:
             case With(query): return With(self.node(query, inside), node.limit, node.offset, node.stride,
                                           node.availability)
             case _: return node
+
+    def definitions(self, column: str, key: str, inside: tuple[str, ...]) -> list[Node]:
+        """One definition, or with a wildcard all whose name fits."""
+        if not re.search(r"[%?]", key):
+            return [self.definition(column, key, inside)]
+        rows = self.db.execute(f"SELECT {column} FROM definitions WHERE {column} GLOB ? ORDER BY definition_id "
+                               f"LIMIT {MAX_DEFINITIONS + 1}", (glob(key),)).fetchall()
+        return [self.definition(column, r[0], inside) for r in rows]
 
     def definition(self, column: str, key: str, inside: tuple[str, ...]) -> Node:
         self.looked_up += 1
@@ -246,7 +259,7 @@ class _Compiler:
     def one(self, where: Field, condition: Condition) -> str:
         if where.type != "newest":
             return condition_sql(where.column, where.type, condition, self.bind)
-        newest = "(SELECT max(n.version) FROM snapshots n WHERE n.definition_id = s.definition_id)"
+        newest = "(SELECT max(n.version) FROM snapshots n WHERE n.definition_id = s.definition_id AND n.ready)"
         return f"{condition_sql(where.column, 'text', condition, self.bind)} AND s.version = {newest}"
 
     def not_handed_out(self, fields: list[Field], conditions: list[Condition]) -> str | None:
@@ -268,8 +281,7 @@ def same_rows(conditions: list[Condition], field_of: Callable[[str], Field]) -> 
     groups: dict[object, list[list[Condition]]] = {}
     for cond in conditions:
         rows = groups.setdefault(field_of(cond.name).relation or object(), [[]])
-        exact = cond.op in ("=", "in", "like")
-        if exact and any(c.name == cond.name and c.op in ("=", "in", "like") for c in rows[-1]):
+        if cond.op in EXACT and any(c.name == cond.name and c.op in EXACT for c in rows[-1]):
             rows.append([])
         rows[-1].append(cond)
     return [row for rows in groups.values() for row in rows]

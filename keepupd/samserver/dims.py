@@ -5,7 +5,7 @@ The grammar is `dims.lark`, after the SAM server's own. Kinder than that server 
 """
 
 import re
-from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -255,11 +255,19 @@ def _check_nesting(bare: str) -> None:
             raise DimensionError(f"the query is nested more than {MAX_NESTING} deep")
 
 
+def _expected(text: str) -> set[str]:
+    """What could stand where the text goes wrong; the error itself names tokens that could not."""
+    parser = _PARSER.parse_interactive(text)
+    with suppress(UnexpectedInput):
+        parser.exhaust_lexer()
+    accepted: set[str] = parser.accepts()  # type: ignore[no-untyped-call]
+    return accepted
+
+
 def _explain(text: str, error: UnexpectedInput) -> str:
     line, column = error.line, error.column
-    expected: Collection[str] = getattr(error, "accepts", None) or getattr(error, "expected", None) or ()
     if isinstance(error, UnexpectedCharacters):
-        expected, found = error.allowed or (), repr(error.char)
+        found = repr(error.char)
     elif isinstance(error, UnexpectedEOF) or (isinstance(error, UnexpectedToken) and error.token.type == "$END"):
         lines = text.splitlines()
         line, column, found = len(lines), len(lines[-1]) + 1, "the end of the query"
@@ -268,7 +276,7 @@ def _explain(text: str, error: UnexpectedInput) -> str:
     lines = text.splitlines() or [""]
     shown, caret = lines[line - 1], column - 1
     start = max(0, caret - 60)
-    wanted = ", ".join(dict.fromkeys(_EXPECTED.get(t, t) for t in sorted(expected)))
+    wanted = ", ".join(dict.fromkeys(_EXPECTED.get(t, t) for t in sorted(_expected(text))))
     hint = "; put parentheses round what stands before 'with'" if found.strip("'\"")[:5] in (
         "minus", "inter", "union") else ""
     return (f"syntax error at line {line}, column {column}: {found} where {wanted} was expected{hint}\n"

@@ -56,4 +56,5 @@ def branches(node: Node, depth: int = 0) -> Iterator[str]:
             yield f"{pad}with {str(node).rpartition(' with ')[2]}"
             yield from branches(query, depth + 1)
         case _:
-            yield f"{pad}{node}"
+            shown = str(node)
+            yield f"{pad}{shown if len(shown) < 1000 else f'{shown[:900]} ... ({len(shown)} characters)'}"

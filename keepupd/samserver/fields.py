@@ -20,9 +20,12 @@ RELATIONS = {
     "application": Relation("application_id", "SELECT a.application_id FROM applications a"),
     "checksum": Relation("file_id", "SELECT k.file_id FROM checksums k"),
     "runs": Relation("file_id", "SELECT r.file_id FROM runs r"),
+    "lum_blocks": Relation("file_id", "SELECT b.file_id FROM (SELECT x.file_id, json_extract(x.lum_block_ranges, "
+                           "e.fullkey || '[0]') AS low, json_extract(x.lum_block_ranges, e.fullkey || '[1]') AS high "
+                           "FROM files x, json_each(x.lum_block_ranges) e) b"),
     "locations": Relation("file_id", "SELECT l.file_id FROM locations l"),
     "snapshots": Relation("file_id", "SELECT sf.file_id FROM snapshot_files sf", (
-        ("s", "JOIN snapshots s ON s.snapshot_id = sf.snapshot_id"),
+        ("s", "JOIN snapshots s ON s.snapshot_id = sf.snapshot_id AND s.ready"),
         ("df", "JOIN definitions df ON df.definition_id = s.definition_id"),
         ("p", "JOIN projects p ON p.snapshot_id = sf.snapshot_id"))),
     "deliveries": Relation("file_id", "SELECT d.file_id FROM deliveries d", (
@@ -33,7 +36,10 @@ RELATIONS = {
 
 @dataclass(frozen=True)
 class Field:
-    """type: text, int, date, run (run or run.subrun), path (with or without node), definition (its files)."""
+    """type: text, int, date, run (run or run.subrun), block (a range low to high that overlaps what is asked for),
+
+    path (with or without node), definition (its files), newest (text, of a definition's newest snapshot).
+    """
 
     column: str
     type: str
@@ -72,6 +78,7 @@ FIELDS = {
     "run_number": Field("r.run", "run", "run, or run.subrun", "runs"),
     "subrun_number": Field("r.subrun", "int", "subrun", "runs"),
     "run_type": Field("r.run_type", "text", "kind of run", "runs"),
+    "lum_block": Field("b.low", "block", "a luminosity block in one of its lum_block_ranges", "lum_blocks"),
     "full_path": Field("l.full_path", "path", "directory of a location, with or without its node", "locations"),
     "tape_label": Field("l.tape_label", "text", "label of the tape of a location", "locations"),
     "dataset_def_name": Field("defname", "definition", "files of the definition"),

@@ -17,11 +17,12 @@ def serve(
     host: Annotated[str, typer.Option(help="there is no authentication: think before you leave the loopback")] = (
         "127.0.0.1"),
     experiment: Annotated[str, typer.Option(help="name of the experiment, a part of the URL")] = "dune",
+    idle_hours: Annotated[float, typer.Option(min=0, help="ends a project that is silent so long; 0: never")] = 72,
 ) -> None:
     """Serve the catalog at http://HOST:PORT/sam/EXPERIMENT/api until interrupted."""
     from . import server
     try:
-        server.serve(db, host, port, experiment)
+        server.serve(db, host, port, experiment, idle_hours)
     except (OSError, RuntimeError) as error:
         raise SystemExit(f"keepup-sam: {error}") from None
 

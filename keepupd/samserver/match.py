@@ -27,8 +27,8 @@ def condition_sql(column: str, kind: str, cond: Condition, bind: Bind) -> str:
         return f"({condition_sql(column, 'text', cond, bind)} OR {condition_sql(other, 'text', cond, bind)})"
     if cond.op in ("=", "in", "like"):
         return _equals(column, kind, cond, bind)
-    if kind == "run":
-        return _run_order(column, cond, bind)
+    if kind in ("run", "block"):
+        return (_run_order if kind == "run" else _block_order)(column, cond, bind)
     bounds = [_bounds(kind, cond.name, v) for v in cond.values]
     if cond.op == "range":
         return f"{column} BETWEEN {bind(bounds[0][0])} AND {bind(bounds[1][1])}"
@@ -49,6 +49,8 @@ def _equals(column: str, kind: str, cond: Condition, bind: Bind) -> str:
             parts.append(_pattern(column, kind, value.text, bind))
         elif kind == "run":
             parts.append(_run_is(column, cond, value, bind))
+        elif kind == "block":
+            parts.append(_block_order(column, Condition(cond.name, "range", (value, value)), bind))
         elif kind == "date":
             low, high = _bounds(kind, cond.name, value)
             parts.append(f"{column} BETWEEN {bind(low)} AND {bind(high)}")
@@ -76,15 +78,21 @@ def _joined(parts: list[str], word: str) -> str:
     return parts[0] if len(parts) == 1 else f"({word.join(parts)})"
 
 
+def glob(text: str) -> str:
+    """The same pattern for SQLite's GLOB, whose `?` is ours."""
+    return re.sub(r"[*\[]", r"[\g<0>]", text).replace("%", "*")
+
+
 def _pattern(column: str, kind: str, text: str, bind: Bind) -> str:
-    glob = re.sub(r"[*\[]", r"[\g<0>]", text).replace("%", "*")
     if kind == "text":
         prefix = re.split(r"[%?]", text)[0]
         bound = f"{column} >= {bind(prefix)} AND {column} < {bind(prefix + chr(0x10FFFF))} AND " if prefix else ""
-        return f"({bound}{column} GLOB {bind(glob)})"
+        return f"({bound}{column} GLOB {bind(glob(text))})"
     if kind == "date":
-        return f"strftime('%Y-%m-%dT%H:%M:%S', {column}, 'unixepoch') GLOB {bind(glob)}"
-    return f"CAST({column} AS TEXT) GLOB {bind(glob)}"
+        return f"strftime('%Y-%m-%dT%H:%M:%S', {column}, 'unixepoch') GLOB {bind(glob(text))}"
+    if kind == "block":
+        column = "b.low || '-' || b.high"
+    return f"CAST({column} AS TEXT) GLOB {bind(glob(text))}"
 
 
 def _bounds(kind: str, name: str, value: Value) -> tuple[object, object]:
@@ -124,6 +132,14 @@ def _run_order(column: str, cond: Condition, bind: Bind) -> str:
     if subrun is None:
         return f"{column} {cond.op} {bind(run)}"
     return f"(r.subrun IS NOT NULL AND ({column}, r.subrun) {cond.op} ({bind(run)}, {bind(subrun)}))"
+
+
+def _block_order(column: str, cond: Condition, bind: Bind) -> str:
+    """A range of blocks meets what overlaps it: < and <= ask for its first block, > and >= for its last."""
+    numbers = [_number("int", cond.name, v) for v in cond.values]
+    if cond.op == "range":
+        return f"({column} <= {bind(numbers[1])} AND b.high >= {bind(numbers[0])})"
+    return f"{column if '<' in cond.op else 'b.high'} {cond.op} {bind(numbers[0])}"
 
 
 DAY = r"\d{4}-\d\d?-\d\d?|\d\d?-[a-z]{3}-(?:\d{4}|\d\d)"

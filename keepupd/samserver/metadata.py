@@ -11,6 +11,7 @@ import sqlite3
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from .errors import InvalidMetadata
@@ -114,10 +115,12 @@ class _Checker:
 
     def is_registered(self, key: str, value: str) -> bool:
         kind = TEXTS.get(key, "run_types")
-        known = self.db.execute("SELECT 1 FROM registered WHERE type = ? AND value = ?", (kind, value)).fetchone()
-        if not known:
+        try:
+            _known(self.db, "SELECT 1 FROM registered WHERE type = ? AND value = ?", kind, value)
+        except KeyError:
             self.problems.append(f"Unknown {key} (register it under values/{kind}): '{value}'")
-        return known is not None
+            return False
+        return True
 
     def number(self, key: str, value: object) -> int | None:
         if isinstance(value, str) and re.fullmatch(r"[0-9]{1,19}", value):
@@ -176,12 +179,11 @@ class _Checker:
         if not all(isinstance(p, str) and p for p in parts):
             self.problems.append("field 'application' must have family, name and version")
             return
-        row = self.db.execute("SELECT application_id FROM applications WHERE family = ? AND name = ? AND version = ?",
-                              parts).fetchone()
-        if row is None:
+        try:
+            (self.record.columns["application_id"],) = _known(
+                self.db, "SELECT application_id FROM applications WHERE (family, name, version) = (?, ?, ?)", *parts)
+        except KeyError:
             self.problems.append(f"Unknown application (register it under values/applications): '{' '.join(parts)}'")
-        else:
-            self.record.columns["application_id"] = row[0]
 
     def runs(self, value: object) -> None:
         self.record.runs = []
@@ -213,17 +215,22 @@ class _Checker:
                 self.record.parents.append(row[0])
 
     def parameter(self, key: str, value: object) -> None:
-        row = self.db.execute("SELECT param_id, data_type FROM parameters WHERE name = ?", (key,)).fetchone()
-        if row is None:
+        try:
+            param_id, data_type = _known(self.db, "SELECT param_id, data_type FROM parameters WHERE name = ?", key)
+            self.record.parameters[param_id] = None if value is None else parameter_value(data_type, value)
+        except KeyError:
             self.problems.append(f"Unknown parameter (register it under values/parameters): '{key}'")
-        elif value is None:
-            self.record.parameters[row["param_id"]] = None
-        else:
-            try:
-                self.record.parameters[row["param_id"]] = parameter_value(row["data_type"], value)
-            except (ValueError, OverflowError):
-                self.problems.append(f"parameter '{key}' must be of type {row['data_type']}, and at most "
-                                     f"{MAX_TEXT} characters")
+        except (ValueError, OverflowError):
+            self.problems.append(f"parameter '{key}' must be of type {data_type}, and at most {MAX_TEXT} characters")
+
+
+@lru_cache(maxsize=20_000)
+def _known(db: sqlite3.Connection, select: str, *values: str) -> tuple[Any, ...]:
+    """A registered value's row. It is remembered: nothing registered is ever changed or removed. Raises KeyError."""
+    row = db.execute(select, values).fetchone()
+    if row is None:
+        raise KeyError(values)
+    return tuple(row)
 
 
 def parameter_value(data_type: str, value: object) -> str | int | float:

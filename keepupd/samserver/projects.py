@@ -38,6 +38,8 @@ def check_names(name: str, station: str) -> None:
         raise BadRequest("a station can't be called 'name': paths of projects would be ambiguous")
     if name[0].isdigit():
         raise BadRequest(f"a project's name can't begin with a digit: '{name}'")
+    if "%" in name or "?" in name:
+        raise BadRequest(f"a project's name can't hold % or ?, which queries take for wildcards: '{name}'")
 
 
 def find(db: Db, name: str, station: str = "") -> sqlite3.Row:
@@ -195,6 +197,25 @@ def end(db: Db, project: str, station: str) -> None:
     row = find(db, project, station)
     db.execute("UPDATE projects SET end_time = coalesce(end_time, ?) WHERE project_id = ?",
                (int(time.time()), row["project_id"]))
+
+
+def end_idle(db: Db, limit_s: float) -> list[str]:
+    """End the projects, and call bad the processes of running ones, of which nothing was heard for limit_s seconds.
+
+    A sign of life is a process that joins or ends, a file handed out or reported on. Returns the projects ended.
+    """
+    now = int(time.time())
+    times = {"now": now, "since": now - limit_s}
+    quiet = "NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.{0} = {1}.{0} AND d.updated >= :since)"
+    joined = ("SELECT 1 FROM processes c WHERE c.project_id = projects.project_id AND "
+              "max(c.start_time, coalesce(c.end_time, 0)) >= :since")
+    ended = db.execute("UPDATE projects SET end_time = :now WHERE end_time IS NULL AND start_time < :since AND "
+                       f"{quiet.format('project_id', 'projects')} AND NOT EXISTS ({joined}) RETURNING project_name",
+                       times).fetchall()
+    db.execute("UPDATE processes SET status = 'bad', end_time = :now WHERE status = 'active' AND start_time < :since "
+               f"AND {quiet.format('process_id', 'processes')} AND project_id IN "
+               "(SELECT project_id FROM projects WHERE end_time IS NULL OR end_time = :now)", times)
+    return [row[0] for row in ended]
 
 
 def status(row: sqlite3.Row) -> str:

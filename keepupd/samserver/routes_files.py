@@ -133,7 +133,7 @@ def _location_lines(db: Db, rows: sqlite3.Cursor, wanted: list[str], checksums: 
 
 
 async def get_metadata(call: Call) -> Response:
-    made = await call.db.read(_one_record, *file_key(call), call.flag("locations"), call.flag("basic"))
+    made = call.zoned(await call.db.read(_one_record, *file_key(call), call.flag("locations"), call.flag("basic")))
     return json_reply(made) if call.wants_json else text(labelled(as_text(made)))
 
 
@@ -143,8 +143,8 @@ def _one_record(db: Db, column: str, key: str, with_locations: bool, basic: bool
 
 async def get_many(call: Call) -> Response:
     """Records in the order asked; files that do not exist are left out, retired ones are not."""
-    return json_reply(await call.db.read(_records, call.all("file_name"), call.all("file_id"), call.flag("locations"),
-                                         call.flag("basic")))
+    return json_reply(call.zoned(await call.db.read(_records, call.all("file_name"), call.all("file_id"),
+                                                    call.flag("locations"), call.flag("basic"))))
 
 
 def _records(db: Db, names: list[str], ids: list[str], with_locations: bool, basic: bool) -> list[dict[str, Any]]:

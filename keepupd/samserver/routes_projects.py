@@ -26,7 +26,7 @@ def _time(call: Call, name: str) -> int | None:
 
 
 async def describe_definition(call: Call) -> Response:
-    made = await call.db.read(definitions.describe, call.path("name"))
+    made = call.zoned(await call.db.read(definitions.describe, call.path("name")))
     if call.wants_json:
         return json_reply(made)
     labels = (("Definition Name", "defname"), ("Definition Id", "defid"), ("Creation Date", "create_time"),
@@ -179,7 +179,7 @@ async def end_project(call: Call) -> Response:
 
 
 async def project_summary(call: Call) -> Response:
-    made = await call.db.read(projects.summary, *_project(call), call.number("process_limit"))
+    made = call.zoned(await call.db.read(projects.summary, *_project(call), call.number("process_limit")))
     if call.wants_json:
         return json_reply(made)
     pairs = [(key.replace("_", " ").capitalize(), value) for key, value in made.items() if not isinstance(
@@ -227,7 +227,7 @@ ROUTES = [
     ("GET", "/definitions/list", list_definitions), ("POST", "/definitions/create", create_definition),
     ("POST", "/createDefinition", create_definition), ("GET", f"{NAME}/describe", describe_definition),
     ("GET POST", f"{NAME}/snapshot", snapshot),
-    *(("GET", f"{NAME}/{part}{path}", endpoint) for part in ("files/", "") for path, endpoint in (
+    *(("GET POST", f"{NAME}/{part}{path}", endpoint) for part in ("files/", "") for path, endpoint in (
         ("list", definition_files), ("count", definition_count), ("summary", definition_summary))),
     ("POST", f"{NAME}/delete", delete_definition), ("GET", NAME, describe_definition),
     ("PUT", NAME, rename_definition), ("DELETE", NAME, delete_definition),

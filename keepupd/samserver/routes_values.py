@@ -88,6 +88,6 @@ ROUTES = [
     ("GET", "/values/applications", list_applications), ("POST", "/values/applications", add_application),
     ("GET", "/values/data_disks", list_disks), ("POST", "/values/data_disks", add_disk),
     ("GET", "/values/{kind}", list_values), ("POST", "/values/{kind}", add_values),
-    ("GET", "/users", list_users), ("POST", "/users", add_user), ("GET", "/users/name/{name}", get_user),
-    ("POST PUT", "/users/name/{name}", modify_user),
+    ("GET", "/users", list_users), ("POST", "/users", add_user), ("GET", "/users/name/{name:path}", get_user),
+    ("POST PUT", "/users/name/{name:path}", modify_user),
 ]

@@ -13,8 +13,10 @@ import sqlite3
 import tempfile
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
+from datetime import datetime, tzinfo
 from typing import IO, Any, cast
 from urllib.parse import parse_qsl
+from zoneinfo import ZoneInfo
 
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -26,6 +28,9 @@ from .errors import BadRequest, DimensionError, NotFound, RequestTooLarge, SamEr
 
 MAX_BODY = 64 * 1024 * 1024     # bytes
 IN_MEMORY = 1024 * 1024         # bytes of a reply; longer lists go through a temporary file
+PASSING = (sqlite3.Error, OSError, RuntimeError, MemoryError)       # a full disk, a locked file, a shut-down
+TIMES = {"create_date", "update_date", "retired_date", "start_time", "end_time", "create_time", "project_start_time",
+         "project_end_time"}
 log = logging.getLogger("keepup-sam")
 
 
@@ -110,6 +115,14 @@ class Call:
         asked = self.get("format")
         return asked == "json" or (asked != "plain" and "application/json" in self.request.headers.get("accept", ""))
 
+    def zoned(self, made: Any) -> Any:
+        """A record or a list of them, its times in the zone of the header Timezone; in UTC when we don't know it."""
+        name = self.request.headers.get("timezone")
+        try:
+            return _shifted(made, ZoneInfo(name)) if name else made
+        except (KeyError, ValueError, OSError):
+            return made
+
     @property
     def base_url(self) -> str:
         """This catalog's URL by the name the client used for us."""
@@ -118,6 +131,15 @@ class Call:
 
     def path(self, name: str) -> str:
         return cast(str, self.request.path_params[name])
+
+
+def _shifted(made: Any, zone: tzinfo) -> Any:
+    if isinstance(made, list):
+        return [_shifted(one, zone) for one in made]
+    if isinstance(made, dict):
+        return {key: datetime.fromisoformat(value).astimezone(zone).isoformat()
+                if key in TIMES and isinstance(value, str) else _shifted(value, zone) for key, value in made.items()}
+    return made
 
 
 def _no_constant(name: str) -> None:
@@ -199,7 +221,10 @@ def on_error(request: Request, error: Exception) -> Response:  # noqa: PLR0911  
                 words in str(error) for words in ("stack overflow", "too large", "too many", "too big", "too complex")):
             return error_reply(DimensionError.__name__, f"the query is too large for the database: {error}", 400)
     log.error("%s %s", request.method, request.url.path, exc_info=error)
-    return error_reply("ServiceUnavailable", f"the catalog can't answer now: {error}", 503)
+    if isinstance(error, PASSING) and not isinstance(error, sqlite3.IntegrityError):
+        return error_reply("ServiceUnavailable", f"the catalog can't answer now: {error}", 503)
+    return error_reply("ServerFault", "a fault of this server, not of the request; its standard error has the "
+                       "traceback, and repeating the call is no use", 400)
 
 
 def file_key(call: Call) -> tuple[str, str]:

@@ -11,6 +11,7 @@ from keepupd.samserver.compile import compile_dims
 from keepupd.samserver.db import connect
 from keepupd.samserver.dims import parse
 from keepupd.samserver.errors import DimensionError
+from keepupd.samserver.explain import branches
 from keepupd.samserver.match import date_bounds, parse_time
 from keepupd.samserver.tables import create
 
@@ -57,7 +58,10 @@ snapshot_for_project_name p1 minus ( snapshot_for_project_name p1 and isparentof
 project_name P and consumed_status skipped,unknown,delivered,transferred,unconsumed,cancelled
 project_name P minus consumed_status co%
 create_date 06-May-2024 or create_date 6-May-24 or create_date 2024-01-01-2024-02-01 or create_date '2024-01-01' - '2024-02-01'
-version 1-2 or file_name 12345678-1234-x.root or project_name 20240506-1"""       # noqa: E501  as they are sent
+version 1-2 or file_name 12345678-1234-x.root or project_name 20240506-1
+lum_block 5 or lum_block 1-3,9 or lum_block 10 - 12 minus lum_block %
+dataset_def_name d% and dataset_def_name != d2,d1 minus dataset_def_id 1
+project_description 'keep-up of May' and consumer u1 or consumer_process_description 12.%"""       # noqa: E501  as they are sent
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +115,13 @@ def test_a_faulty_query_is_refused_with_the_place_and_the_reason(db, dims, said)
     assert said in str(refusal.value)
 
 
+def test_what_is_said_to_be_expected_is_what_could_stand_there(db):
+    with pytest.raises(DimensionError) as refusal:
+        parse("data_tier raw: x")
+    assert "':' where the end, '-', 'minus', 'intersect', 'union', 'and', 'or', 'with' was expected" in str(
+        refusal.value)
+
+
 def test_the_caret_stands_under_the_fault(db):
     with pytest.raises(DimensionError) as refusal:
         parse("data_tier raw and\n  run_number ( 5 and x 1")
@@ -130,7 +141,7 @@ def test_definitions_that_go_round_in_a_circle_are_refused(db):
     f"file_name {', '.join(f'file_{n}.root' for n in range(10_000))}",
     f"file_id {','.join(map(str, range(10_000)))}",
     f"run_number {','.join(f'{n}.1' for n in range(3000))}",
-    " or ".join(f"file_name x{n}%" for n in range(1500)),
+    " or ".join(f"file_name x{n}%" for n in range(1100)),
     " and ".join(f"not file_id {n}" for n in range(1500)) + " minus file_id > 0",
     "data_tier raw " + " minus ".join(["", *(f"file_id {n}" for n in range(1000))]),
     "data_tier raw " + " ".join(f"{op} file_id {n}" for n in range(100) for op in ("union", "minus", "intersect")),
@@ -176,6 +187,11 @@ def test_explain_tells_the_tree_the_sql_and_the_count(tmp_path):
     assert wrong.returncode == 1 and wrong.stderr.startswith("keepup-sam: syntax error at line 1")
 
 
+def test_the_tree_of_a_long_list_is_cut():
+    (line,) = branches(parse(f"file_name {', '.join(f'file_{n}.root' for n in range(10_000))}"))
+    assert line.startswith("file_name = (file_0.root, file_1") and line.endswith(" characters)") and len(line) < 1000
+
+
 def test_a_filled_catalog_is_whole(tmp_path):
     fill.run(tmp_path / "catalog.db", 300, "dune")
     fill.run(tmp_path / "catalog.db", 300, "dune")
@@ -183,6 +199,18 @@ def test_a_filled_catalog_is_whole(tmp_path):
     assert len(run(db, "data_tier raw")) == 600 and len(run(db, "isparentof: (data_tier full-reconstructed)")) == 200
     assert len(run(db, "fill.stream 3 and fill.detector far")) == len(run(db, "fill.stream 3"))
     assert db.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
+    db.close()
+
+
+def test_a_snapshot_that_is_still_being_written_is_not_seen_by_its_definition(tmp_path):
+    fill.run(tmp_path / "catalog.db", 10, "dune")
+    db = connect(tmp_path / "catalog.db")
+    definitions.create(db, "d", "data_tier raw", "u", "g", "")
+    db.executemany("INSERT INTO snapshots VALUES (?, 1, ?, 'x', 5, 0, ?)", [(1, 1, 1), (2, 2, 0)])
+    db.executemany("INSERT INTO snapshot_files VALUES (?, ?, ?)", [(1, n, n) for n in range(1, 6)] + [(2, 1, 9)])
+    assert len(run(db, "dataset_def_name_newest_snapshot d")) == len(run(db, "def_snapshot d")) == 5
+    db.execute("UPDATE snapshots SET ready = 1")
+    assert len(run(db, "dataset_def_name_newest_snapshot d")) == 1 and len(run(db, "def_snapshot d")) == 6
     db.close()
 
 

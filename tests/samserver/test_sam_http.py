@@ -1,13 +1,13 @@
-"""The protocol byte by byte: what ifdh's hand-written HTTP/1.0 client and samweb's two back-ends need of every reply.
+"""The server under strain: refusals, long lists, broken connections, kill -9, long queries.
 
-The genuine clients can't be installed here; these are the requests they send, on bare sockets.
+What each client sends and gets back, path by path, is in test_sam_exchanges.py.
 """
 
 import contextlib
 import http.client
-import json
 import signal
 import socket
+import sqlite3
 import subprocess
 import threading
 import time
@@ -47,95 +47,6 @@ def ifdh(sam, method, path, form=None):
     return int(status.split()[1]), reply.decode()
 
 
-@pytest.fixture
-def located(sam):
-    stem = sam.new("http")
-    names = [f"{stem}-{n}.root" for n in range(3)]
-    for name in names:
-        sam.declare(name)
-    return f"file_name {stem}-%", names
-
-
-def test_a_job_of_ifdh_from_find_project_to_end(sam, located):
-    dims, names = located
-    name = sam.start(dims).rpartition("/")[2]
-    status, url = ifdh(sam, "GET", f"/findProject?name={name}&station")
-    assert status == 200 and url == f"http://127.0.0.1:{sam.port}{sam.base}/projects/dune/{name}"
-    project = sam.path_of(url).removeprefix(sam.base)
-    status, process = ifdh(sam, "POST", f"{project}/establishProcess", "appname=reco&appversion=v1&deliverylocation=w&"
-                           "username=u1&appfamily=art&description=12.0%40js&filelimit=0&schemas")
-    assert status == 200 and process.isdigit()
-    for expected in names:
-        status, url = ifdh(sam, "POST", f"{project}/processes/{process}/getNextFile")
-        assert (status, url) == (200, f"file:///data/d1/{expected}")          # one line, nothing more
-        assert ifdh(sam, "POST", f"{project}/processes/{process}/updateFileStatus",
-                    f"filename={expected}&status=transferred")[1]             # an empty body is a failure for ifdh
-        assert ifdh(sam, "POST", f"{project}/processes/{process}/updateFileStatus",
-                    f"filename={expected}&status=consumed") == (200, "ok")
-    assert ifdh(sam, "POST", f"{project}/processes/{process}/getNextFile") == (204, "")
-    assert ifdh(sam, "POST", f"{project}/processes/{process}/setStatus", "status=completed")[0] == 200
-    assert ifdh(sam, "POST", f"{project}/processes/{process}/endProcess")[0] == 200
-    assert ifdh(sam, "POST", f"{project}/endProject")[0] == 200
-    assert ifdh(sam, "GET", f"{project}/status") == (200, "ended complete")
-    assert json.loads(ifdh(sam, "GET", f"{project}/summary?format=json")[1])["file_counts"]["consumed"] == 3
-
-
-def test_ifdh_catalog_calls(sam, located):
-    dims, names = located
-    asked = dims.replace("%", "%25").replace(" ", "%20")
-    assert ifdh(sam, "GET", f"/files/list?dims={asked}") == (200, "".join(f"{name}\n" for name in names))
-    encoded = names[0].replace("-", "%2d").replace(".", "%2e")                # ifdh encodes all but letters, digits, _
-    status, metadata = ifdh(sam, "GET", f"/files/name/{encoded}/metadata")
-    assert status == 200 and metadata.splitlines()[0].split(": ")[1] == names[0]
-    assert ifdh(sam, "GET", f"/files/name/{encoded}/locations") == (200, "demo:/data/d1\n")
-    url = f"file:///data/d1/{names[0]}\n"
-    assert ifdh(sam, "GET", f"/files/name/{encoded}/locations/url?schema=file") == (200, url)
-    status, found = ifdh(sam, "POST", "/files/locations", f"file_name={names[0]}&file_name={names[1]}&format=json")
-    assert status == 200 and list(json.loads(found)) == names[:2] and '"location":"demo:/data/d1"' in found
-    assert ifdh(sam, "POST", f"/files/name/{encoded}/locations", "add=demo%3a%2fdata%2fd2") == (200, "ok")
-    definition = sam.new("ifdh")
-    assert ifdh(sam, "POST", "/createDefinition", f"name={definition}&dims=file_id%200&user=u1&group=dune")[0] == 200
-    assert f"Definition Name: {definition}" in ifdh(sam, "GET", f"/definitions/name/{definition}")[1]
-    assert ifdh(sam, "GET", f"/definitions/name/{definition}/snapshot")[1].isdigit()
-    assert ifdh(sam, "POST", f"/definitions/name/{definition}/delete")[0] == 409
-    status, error = ifdh(sam, "GET", "/files/name/no_such/metadata")
-    assert status == 404 and json.loads(error) == {"error": "FileNotFound", "message": "File 'no_such' not found"}
-
-
-def test_samweb_asks_for_json_and_gets_text_where_it_wants_text(sam, located):
-    dims, names = located
-    json_please = {"Accept": "application/json", "SAM_Role": "default", "From": "u@n", "User_Agent": "SAMWebClient/2.2"}
-    assert sam.call("GET", "", **json_please).text.startswith("SAMWeb API for dune")
-    metadata = {"file_name": sam.new("n"), "file_type": "test", "file_size": 1}
-    new = sam.call("POST", "/files", body=metadata, **json_please)
-    assert (new.status, new.text) == (201, new.text.strip()) and new.text.isdigit()
-    query = "?dims=" + dims.replace(" ", "+").replace("%", "%25")
-    assert sam.call("GET", f"/files/count{query}", **json_please).text == "3"
-    assert sam.call("POST", "/files/list?format=plain", {"dims": dims}, **json_please).lines == names
-    assert sam.call("POST", "/files/list?format=json", {"dims": dims}, **json_please).json == names
-    info = sam.call("GET", f"/files/list{query}&fileinfo=1&format=plain", **json_please).lines[0].split("\t")
-    assert info[0] == names[0] and all(number.isdigit() for number in info[1:]) and len(info) == 4
-    assert sam.get("/files/list", dims=dims, fileinfo=1, format="json").json[0]["file_size"] == 10
-    assert sam.call("GET", f"/files/summary{query}", **json_please).json == {
-        "file_count": 3, "total_file_size": 30, "total_event_count": None}
-    expanded = sam.call("GET", f"/files/expand_query{query}", **json_please).json["query"]
-    assert sam.list(expanded) == names
-    rows = sam.call("POST", "/files/list/locations?format=plain", {"dims": dims, "checksums": "True"}, **json_please)
-    assert rows.lines == [f"demo:/data/d1\t{name}\t10\t" for name in names]
-    assert sam.call("POST", "/files/list/locations?format=plain", {"dims": dims, "schema": "file"}).lines[0].split(
-        "\t")[0] == f"file:///data/d1/{names[0]}"
-    assert sam.post("/files/list/locations", dims=dims, filter_path="enstore:").lines == []
-    assert ["data_tier", "processing level: raw ..."] in sam.get(
-        "/files/list/dimensions", format="json", descriptions=1).json
-    assert sam.get("/files/list", dims=dims, parse_only=1).status == 200
-    assert "SELECT f.file_name" in sam.get("/files/list", dims=dims, diagnostics=1).text
-    project = sam.call("POST", "/startProject", {"name": sam.new("p"), "station": "dune", "group": "dune",
-                                                 "defname": sam.define(sam.new("d"), dims)}, **json_please).text
-    assert project.startswith("http://") and project == project.strip()
-    assert sam.call("GET", sam.path_of(project) + "/summary?format=plain", **json_please).headers[
-        "Content-Type"].startswith("text/plain")
-
-
 def test_refusals_have_exactly_the_form_samweb_reads(sam):
     for method, path in (("GET", "/no/such/path"), ("PATCH", "/files"), ("GET", "/files/name/none/metadata"),
                          ("GET", "/files/count?dims=colour+red"), ("GET", "/files/count"),
@@ -150,6 +61,20 @@ def test_refusals_have_exactly_the_form_samweb_reads(sam):
     assert reply.error == "DimensionError"
     message = reply.json["message"].split("\n")
     assert "line 1, column 19" in message[0] and "a dimension name" in message[0] and message[2] == " " * 18 + "^"
+
+
+def test_only_what_may_pass_by_itself_is_a_5xx(tmp_path, new_server, capfd):
+    server = new_server(tmp_path / "catalog.db")
+    server.call("POST", "/users", body={"username": "u1"})
+    db = sqlite3.connect(server.db)
+    db.execute("UPDATE users SET record = 'no JSON'")
+    db.commit()
+    assert (server.get("/users/name/u1").status, server.get("/users/name/u1").error) == (400, "ServerFault")
+    db.execute("ALTER TABLE users RENAME TO away")
+    reply = server.get("/users/name/u1")        # an administrator is at work, or the disk is full: samweb may try again
+    assert (reply.status, reply.error, reply.headers["Retry-After"]) == (503, "ServiceUnavailable", "5")
+    db.close()
+    assert capfd.readouterr().err.count("Traceback") == 3
 
 
 def test_a_long_list_comes_whole_and_with_its_length(sam):
