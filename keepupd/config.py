@@ -4,10 +4,12 @@
 a campaign may say is in campaign.py, how faults are worded in checking.py, how lines are found in yamlfile.py.
 """
 
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PrivateAttr, ValidationInfo, field_validator
+from pydantic import Field, PrivateAttr, ValidationInfo, field_validator, model_validator
 
 from keepupd.campaign import Campaign
 from keepupd.campaignfiles import LoadedFlow, read_flow
@@ -23,18 +25,22 @@ MetadataKey = Annotated[str, text(r"^[A-Za-z][A-Za-z0-9_]*\.[A-Za-z0-9_.-]+$", "
 
 
 class Sam(Model):
+    """Where SAM is and who we are there. What the file leaves out is taken from samweb's own environment variables."""
+
     read_url: HttpUrl = Field(
-        description="SAM's address for reading, such as https://sam.example.org:8483/sam/dune/api"
+        description="SAM's address for reading, such as https://sam.example.org/sam/dune/api (else SAM_WEB_BASE_URL)"
     )
     write_url: HttpUrl = Field(
         default=None, validate_default=True, description="SAM's address for writing (default: read_url)"
     )
-    experiment: Word = Field(description="Experiment, as SAM knows it")
-    station: Word = Field(description="SAM station that runs the projects")
+    experiment: Word = Field(description="Experiment, as SAM knows it (else SAM_EXPERIMENT)")
+    station: Word = Field(description="SAM station that runs the projects (else SAM_STATION)")
     group: Word = Field(
-        default=None, validate_default=True, description="SAM group of projects and definitions (default: experiment)"
+        default=None,
+        validate_default=True,
+        description="SAM group of projects and definitions (else SAM_GROUP; default: experiment)",
     )
-    user: Word = Field(description="User name that definitions and projects are made under")
+    user: Word = Field(description="User name that definitions and projects are made under (else GRID_USER)")
     timeout_s: Seconds = Field(default=60.0, description="Longest wait for one answer, in seconds")
     patience_s: Seconds = Field(
         default=120.0, description="How long to ask again before SAM counts as unavailable, in seconds"
@@ -45,6 +51,11 @@ class Sam(Model):
     campaign_parameter: MetadataKey = Field(
         default="DUNE.campaign", description="Metadata key that holds the campaign's name in each output"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _left_to_the_environment(cls, given: object) -> object:
+        return {**_from_environment(given), **given} if isinstance(given, Mapping) else given
 
     @field_validator("read_url", "write_url", mode="after")
     @classmethod
@@ -60,6 +71,25 @@ class Sam(Model):
     @classmethod
     def _same_name(cls, group: object, info: ValidationInfo) -> object:
         return info.data.get("experiment", "unknown") if group is None else group
+
+
+def _from_environment(given: Mapping[str, object]) -> dict[str, str]:
+    """What samweb's variables say, never a host of their own accord. Both addresses of SAM are of one place: where the
+    file names one, the other is not taken from here, else a trial's changes could go to the experiment's catalog."""
+    env = os.environ
+    experiment, _, instance = env.get("SAM_EXPERIMENT", "").partition("/")  # `dune/dev` is samweb's for an instance
+    found = {"experiment": experiment, "station": env.get("SAM_STATION"), "group": env.get("SAM_GROUP"),
+             "user": env.get("GRID_USER")}  # fmt: skip
+    if not {"read_url", "write_url"} & given.keys():
+        path = "/".join(filter(None, ("sam", experiment or str(given.get("experiment", "")), instance, "api")))
+        host, read = env.get("SAM_WEB_HOST"), env.get("SAM_WEB_BASE_URL")
+        found["read_url"] = read or (host and f"http://{host}:{env.get('SAM_WEB_PORT', '8480')}/{path}")
+        secure = read if read and read.startswith("https:") else None
+        found["write_url"] = (
+            env.get("SAM_WEB_BASE_SSL_URL") or secure
+            or (host and f"https://{host}:{env.get('SAM_WEB_SSL_PORT', '8483')}/{path}")
+        )  # fmt: skip
+    return {name: value for name, value in found.items() if value}
 
 
 class LocalBatch(Model):

@@ -103,6 +103,7 @@ class FakeSam:
     def __init__(self, base: str = "http://sam.example.org/sam/dune/api") -> None:
         self.base, self.lock = base, RLock()
         self.silent, self.failures, self.replies_to_lose = False, 0, 0
+        self.clock: Callable[[], datetime] = lambda: datetime.now(UTC)
         self.calls: Counter[str] = Counter()
         self.by_id: dict[int, _File] = {}
         self.by_name: dict[str, _File] = {}
@@ -129,7 +130,7 @@ class FakeSam:
         """Make a file appear without asking SAM: faults on order don't touch it. Returns its id."""
         file_id = len(self.by_id) + 1
         record: dict[str, Any] = {"file_name": name, "file_size": 1000, "file_type": "mc", **metadata}
-        record |= {"file_id": file_id, "create_date": datetime.now(UTC).isoformat(timespec="seconds")}
+        record |= {"file_id": file_id, "create_date": self.clock().isoformat(timespec="seconds")}
         for parameter in (key for key in record if "." in key):
             self._register("parameters", {"name": parameter, "data_type": "string"})
         file = _File(file_id, record, [location] if location else [])
@@ -180,7 +181,7 @@ class FakeSam:
     def modify(self, name: str, changes: Metadata) -> None:
         file = self._file(name)
         self._check({**file.metadata, **changes})
-        file.metadata |= changes
+        file.metadata |= changes | {"update_date": self.clock().isoformat(timespec="seconds")}
 
     @asked
     def retire(self, name: str) -> None:
@@ -288,8 +289,13 @@ class FakeSam:
     # --- values ------------------------------------------------------------------------------------------------
 
     @asked
-    def values(self, kind: str) -> list[Any]:
-        return list(self.registered.get(kind, ()))
+    def values(self, kind: str, **which: str) -> list[Any]:
+        known = self.registered.get(kind, ())
+        return [one for one in known if all(one[key] == value for key, value in which.items())]
+
+    @asked
+    def users(self) -> list[str]:
+        return []
 
     @asked
     def register_value(self, kind: str, value: str) -> None:

@@ -1,6 +1,7 @@
 """The daemon's file and its campaign files: what is read, and how each kind of mistake is told, all of them at once."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,61 @@ def test_a_short_daemon_file_is_filled_in(folder):
     assert settings.sam.group == "dune" and settings.state_dir == folder.path / "state"
     assert settings.batch.directory == folder.path / "batch" and settings.file == folder.path / "keepupd.yaml"
     assert settings.database == read_settings_lightly(settings.file)["database"]
+
+
+SAMS_VARIABLES = ("EXPERIMENT", "STATION", "GROUP", "WEB_BASE_URL", "WEB_BASE_SSL_URL", "WEB_HOST", "WEB_PORT",
+                  "WEB_SSL_PORT")  # fmt: skip
+
+
+@pytest.fixture
+def env(monkeypatch):
+    """Sets samweb's variables, and no others of them."""
+    for name in (*(f"SAM_{name}" for name in SAMS_VARIABLES), "GRID_USER"):
+        monkeypatch.delenv(name, raising=False)
+    return lambda **given: [monkeypatch.setenv(name, value) for name, value in given.items()]
+
+
+WHO = {"SAM_EXPERIMENT": "dune", "SAM_STATION": "st", "GRID_USER": "me"}
+READ, WRITE = "http://sam.example.org/sam/dune/api", "https://sam.example.org/sam/dune/api"
+
+
+@pytest.mark.parametrize(
+    ("given", "read", "write"),
+    [
+        ({"SAM_WEB_BASE_URL": READ, "SAM_WEB_BASE_SSL_URL": WRITE}, READ, WRITE),
+        ({"SAM_WEB_BASE_URL": READ}, READ, READ),  # samweb goes to the production service here
+        ({"SAM_WEB_BASE_URL": WRITE, "SAM_WEB_HOST": "other.example.org"}, WRITE, WRITE),
+        ({"SAM_WEB_HOST": "h"}, "http://h:8480/sam/dune/api", "https://h:8483/sam/dune/api"),
+        ({"SAM_WEB_HOST": "h", "SAM_EXPERIMENT": "dune/dev", "SAM_WEB_PORT": "1", "SAM_WEB_SSL_PORT": "2"},
+         "http://h:1/sam/dune/dev/api", "https://h:2/sam/dune/dev/api"),
+        ({"SAM_WEB_BASE_URL": READ, "SAM_WEB_HOST": "h"}, READ, "https://h:8483/sam/dune/api"),
+    ],
+)  # fmt: skip
+def test_what_the_file_leaves_out_comes_from_samwebs_variables(folder, env, given, read, write):
+    env(**WHO | given)
+    folder.daemon(re.sub(r"sam:\n(  .*\n)+", "sam: {}\n", DAEMON))
+    sam = load_settings(folder.path / "keepupd.yaml").sam
+    assert (sam.read_url, sam.write_url) == (read, write)
+    assert (sam.experiment, sam.station, sam.group, sam.user) == ("dune", "st", "dune", "me")
+
+
+def test_the_file_comes_first_and_its_address_is_never_half_of_two_places(folder, env):
+    env(**WHO, SAM_WEB_BASE_URL=READ, SAM_WEB_BASE_SSL_URL=WRITE, SAM_WEB_HOST="h", SAM_GROUP="other")
+    sam = load_settings(folder.path / "keepupd.yaml").sam
+    assert sam.write_url == sam.read_url == "http://127.0.0.1:8480/sam/dune/api"
+    assert (sam.experiment, sam.station, sam.group, sam.user) == ("dune", "dune", "other", "dunepro")
+    folder.daemon(DAEMON.replace("read_url", "write_url"))
+    (fault,) = folder.faults()
+    assert "sam.read_url: is missing" in fault
+
+
+def test_without_file_and_environment_no_service_is_assumed(folder, env):
+    env()
+    folder.daemon(re.sub(r"sam:\n(  .*\n)+", "sam: {}\n", DAEMON))
+    told = "\n".join(folder.faults())
+    for words in ("sam.read_url: is missing", "else SAM_WEB_BASE_URL", "else SAM_EXPERIMENT", "else SAM_STATION",
+                  "else GRID_USER"):  # fmt: skip
+        assert words in told
 
 
 @pytest.mark.parametrize("given", ["sqlite:///here.db", "sqlite:////abs/here.db", "postgresql+psycopg://me@host/db"])

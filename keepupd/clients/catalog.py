@@ -99,8 +99,12 @@ class Catalog(Protocol):
     def delivered(self, project: str, description: str = "") -> list[CatalogFile]:
         """The files that the project gave out: all, or to the consumer process with this description (the job key)."""
 
-    def values(self, kind: str) -> list[Any]:
-        """Registered values, for example of kind data_tiers, parameters or data_disks."""
+    def values(self, kind: str, **which: str) -> list[Any]:
+        """Registered values, for example of kind data_tiers, parameters or data_disks; applications by family and
+        so on. Raises SamAbsent where SAM knows no such kind."""
+
+    def users(self) -> list[str]:
+        """Names of the registered users; none where SAM keeps no such list."""
 
     def register_value(self, kind: str, value: str) -> None: ...
 

@@ -6,23 +6,21 @@ log headers here: one may hold a token.
 """
 
 import logging
-import os
+import platform
 import socket
-import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from functools import cache
-from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
 import stamina
 
 from keepupd import __version__
+from keepupd.clients.credentials import Connections, NotLetIn, bearer_token
 from keepupd.core.errors import SamAbsent, SamRefused, SamUnavailable
 
 log = logging.getLogger(__name__)
@@ -31,9 +29,10 @@ Form = Mapping[str, str | Sequence[str]]
 NO_SUCH_PAGE = "HTTPNotFound"  # what SAM calls a 404 about the address; the others name what is absent
 ASK_LATER = (408, 425, 429)  # 4xx by their number, but they say "try again"
 WAIT_FIRST_S, WAIT_MOST_S, WAIT_JITTER_S = 0.2, 20, 0.2
+REST_MOST_S = 600  # the longest Retry-After we believe: beyond that a person should see that SAM is back
+AGENT = f"keepupd/{__version__} python/{platform.python_version()} httpx/{httpx.__version__}"
 REMEDIES = {
     301: "SAM has moved: correct the URL of SAM in the configuration",
-    401: "the token or certificate is missing or has expired: renew it for the account that runs this",
     403: "this account may not do that in SAM: check its token, and its registration with SAM",
     404: "check the name; `keepupctl why NAME` shows where it comes from",
     409: "SAM holds something else of that name: compare the two",
@@ -44,7 +43,10 @@ class NoAnswer(SamUnavailable):
     """One try without an answer. `wait_s` is SAM's own wish (Retry-After), in seconds."""
 
     def __init__(self, problem: str, wait_s: float | None = None):
-        super().__init__(problem, "keepupd tries again by itself; `keepupctl status` shows if SAM is back")
+        remedy = "keepupd tries again by itself; `keepupctl status` shows if SAM is back"
+        if "[SSL" in problem:
+            remedy += "; if it stays: renew token and proxy, and see that X509_CERT_DIR has SAM's authority"
+        super().__init__(problem, remedy)
         self.wait_s = wait_s
 
 
@@ -61,24 +63,15 @@ class Reply:
 
 
 class Http:
-    """Thread-safe. `timeout_s` limits one silence of the server, `patience_s` when the last try may start."""
+    """Thread-safe. `timeout_s` limits one silence of the server, `patience_s` when the last try may start; SAM's own
+    wish to be left alone (Retry-After) is kept beyond the end of a call."""
 
     def __init__(self, user: str, timeout_s: float, patience_s: float, transport: httpx.BaseTransport | None = None):
-        self.patience_s = patience_s
-        headers = {
-            "Accept": "application/json",
-            "From": f"{user}@{socket.gethostname()}",
-            "User-Agent": f"keepupd/{__version__}",
-        }
-        # trust_env is off: the http_proxy of a grid site is a cache, and a stale answer of SAM is worse than none.
+        self.timeout_s, self.patience_s = timeout_s, patience_s
+        self._rest_until = 0.0  # time.monotonic
+        headers = {"Accept": "application/json", "From": f"{user}@{socket.gethostname()}", "User-Agent": AGENT}
         self._client = httpx.Client(
-            headers=headers,
-            auth=_token,
-            timeout=timeout_s,
-            limits=httpx.Limits(max_connections=16, max_keepalive_connections=8, keepalive_expiry=30),
-            trust_env=False,
-            verify=_tls(),
-            transport=transport,
+            headers=headers, auth=_signed, timeout=timeout_s, trust_env=False, transport=transport or Connections()
         )
 
     def close(self) -> None:
@@ -97,14 +90,14 @@ class Http:
     ) -> T:
         """Ask until answered; `read` makes the result of the reply, and any error in it is a garbled reply.
 
-        Raises SamUnavailable, SamRefused, SamAbsent or Conflict.
+        Raises SamUnavailable (NotLetIn when it is about our credentials), SamRefused, SamAbsent or Conflict.
         """
         request = self._build(method, url, params, form, json, role)
 
-        def once(tries: int) -> T:
+        def once(tries: int, ends: float) -> T:
             try:
                 with _answered(request):
-                    response = self._client.send(request)
+                    response = self._whole(request, ends)
                     _check(response)
                     return read(Reply(response.text, _json(response)))
             except Conflict as error:
@@ -118,7 +111,7 @@ class Http:
         """Ask until answered, then give the lines of the reply as they come. A cut reply raises SamUnavailable."""
         request = self._build(method, url, params, form)
 
-        def once(_: int) -> httpx.Response:
+        def once(_tries: int, _ends: float) -> httpx.Response:
             with _answered(request):
                 response = self._client.send(request, stream=True)
                 with _closed_on_error(response):
@@ -133,6 +126,17 @@ class Http:
                 yield _lines(response)
         finally:
             response.close()
+
+    def _whole(self, request: httpx.Request, ends: float) -> httpx.Response:
+        """The reply with its body. A byte now and then keeps the time-out from striking, so there is an end to it."""
+        with closing(self._client.send(request, stream=True)) as response:
+            body = bytearray()
+            for block in response.iter_bytes():
+                body += block
+                if time.monotonic() > ends:
+                    raise NoAnswer(f"SAM's reply to {_where(request)} does not come to its end")
+        headers = [(k, v) for k, v in response.headers.multi_items() if k != "content-encoding"]
+        return httpx.Response(response.status_code, headers=headers, content=bytes(body), request=request)
 
     def _build(
         self, method: str, url: str, params: Form | None, form: Form | None, json: Any = None, role: str = "default"
@@ -149,14 +153,20 @@ class Http:
                 kind="BadRequest",
             ) from None
 
-    def _patiently(self, once: Callable[[int], T]) -> T:
-        """Raises the last NoAnswer when patience ends, or at once when SAM asks for a longer wait than that."""
+    def _patiently(self, once: Callable[[int, float], T]) -> T:
+        """Call `once` with the number of the try and the monotonic time when it must be over.
+
+        Raises the last NoAnswer when patience ends, or at once when SAM asks for a longer wait than that.
+        """
         ends = time.monotonic() + self.patience_s
+        if (rest_s := self._rest_until - time.monotonic()) > 0:
+            raise NoAnswer(f"SAM asked to be left alone for {rest_s:.0f} s more (Retry-After)")
 
         def again(error: Exception) -> bool | float:
             if not isinstance(error, NoAnswer):
                 return False
             if time.monotonic() + (error.wait_s or 0) >= ends:
+                self._rest_until = time.monotonic() + min(error.wait_s or 0, REST_MOST_S)
                 return False
             log.warning("%s; trying again", error.problem)
             return True if error.wait_s is None else error.wait_s
@@ -171,20 +181,14 @@ class Http:
         )
         for attempt in tries:
             with attempt:
-                return once(attempt.num)
+                return once(attempt.num, ends + self.timeout_s)
         raise AssertionError("stamina ends with a result or an error")
-
-
-@cache
-def _tls() -> ssl.SSLContext:
-    """The system's certificates, or those of SSL_CERT_FILE and SSL_CERT_DIR; read once, for it takes 50 ms."""
-    return ssl.create_default_context()
 
 
 @contextmanager
 def _answered(request: httpx.Request) -> Iterator[None]:
     """Turn every way of not being answered into NoAnswer, which says where and what."""
-    where = f"{request.method} {request.url.copy_with(query=None)}"
+    where = _where(request)
     try:
         yield
     except httpx.UnsupportedProtocol as error:
@@ -204,13 +208,17 @@ def _closed_on_error(response: httpx.Response) -> Iterator[None]:
         raise
 
 
+def _where(request: httpx.Request) -> str:
+    return f"{request.method} {request.url.copy_with(query=None)}"
+
+
 def _words(error: Exception) -> str:
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
 def _check(response: httpx.Response) -> None:
-    """Raises NoAnswer, SamRefused, SamAbsent or Conflict unless this is a success of SAM itself."""
-    status, where = response.status_code, f"{response.request.method} {response.request.url.copy_with(query=None)}"
+    """Raises NoAnswer, NotLetIn, SamRefused, SamAbsent or Conflict unless this is a success of SAM itself."""
+    status, where = response.status_code, _where(response.request)
     if response.is_success:
         if _is_page(response):
             raise NoAnswer(f"something else than SAM answered {where}: a page of HTML")
@@ -221,6 +229,8 @@ def _check(response: httpx.Response) -> None:
     if status == 404 and (not error or error[0] == NO_SUCH_PAGE):  # a wrong URL, a proxy's: not the absence of a file
         raise NoAnswer(f"something else than SAM answered {where} with 404: {_said(response)}; is its URL right?")
     kind, words = error or ("", _said(response))
+    if status == 401:
+        raise NotLetIn(f"SAM does not let us in at {where} (401 {kind}): {words}")
     if response.is_redirect:
         words = f"moved to {response.headers.get('location', 'nowhere')}"
     refusal = {404: SamAbsent, 409: Conflict}.get(status, SamRefused)
@@ -280,25 +290,8 @@ def _lines(response: httpx.Response) -> Iterator[str]:
         yield rest.decode().rstrip("\r")
 
 
-def _token(request: httpx.Request) -> httpx.Request:
-    """Add the bearer token where there is one, read anew each time since tokens are renewed under our feet.
-
-    Only over https. Places by the WLCG Bearer Token Discovery: BEARER_TOKEN_FILE, then bt_u<uid> in XDG_RUNTIME_DIR
-    or /tmp.
-    """
-    places = (os.environ.get("XDG_RUNTIME_DIR", "/tmp"), "/tmp")
-    files = [os.environ.get("BEARER_TOKEN_FILE", ""), *(f"{place}/bt_u{os.getuid()}" for place in places)]
-    for file in map(Path, files if request.url.scheme == "https" else ()):
-        if file.is_file():
-            request.headers["Authorization"] = f"Bearer {_read(file)}"
-            break
+def _signed(request: httpx.Request) -> httpx.Request:
+    """Add the bearer token where there is one, over https alone: in the clear it would be anybody's."""
+    if request.url.scheme == "https" and (token := bearer_token()):
+        request.headers["Authorization"] = f"Bearer {token}"
     return request
-
-
-def _read(file: Path) -> str:
-    try:
-        return file.read_text().strip()
-    except (OSError, UnicodeError) as error:
-        raise SamRefused(
-            f"can't read the bearer token: {error}", f"correct or remove {file}", "BadToken", 401
-        ) from None

@@ -90,7 +90,7 @@ class Sam:
                 raise
 
     def validate(self, metadata: Metadata) -> None:
-        self._http.ask("POST", f"{self._write}/files/validate_metadata", json=dict(metadata), read=_ignore)
+        self._http.ask("POST", f"{self._read}/files/validate_metadata", json=dict(metadata), read=_ignore)
 
     def modify(self, name: str, changes: Metadata) -> None:
         self._http.ask("PUT", self._file(name, "metadata"), json=dict(changes), role=WRITER, read=_ignore)
@@ -197,8 +197,11 @@ class Sam:
 
     # --- values -----------------------------------------------------------------------------------------------
 
-    def values(self, kind: str) -> list[Any]:
-        return self._http.ask("GET", f"{self._read}/values/{segment(kind)}", read=_list)
+    def values(self, kind: str, **which: str) -> list[Any]:
+        return self._http.ask("GET", f"{self._read}/values/{segment(kind)}", params=which, read=_list)
+
+    def users(self) -> list[str]:
+        return self._http.ask("GET", f"{self._read}/users", read=_list)
 
     def register_value(self, kind: str, value: str) -> None:
         self._register(kind, {"value": value})

@@ -1,13 +1,13 @@
 """`keepupd check`: look at all that the daemon needs, and show what it would launch now, changing nothing anywhere.
 
 It only asks: no definition, project, directory, database or lock is made, and a daemon that runs is not disturbed.
-What a campaign would do is in check_campaign.py.
+What a campaign would do is in check_campaign.py, what SAM must have registered in check_registered.py.
 """
 
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,9 @@ from sqlalchemy import make_url
 from keepupd.config import Campaign, Settings, load_flow, load_settings
 from keepupd.core.causes_table import parse_rules
 from keepupd.core.errors import KeepupError
-from keepupd.daemon.app import load_charts, load_rules, make_keeper, utc_now
+from keepupd.daemon.app import connect_sam, load_charts, load_rules, make_keeper, utc_now
 from keepupd.daemon.check_campaign import check_campaign
+from keepupd.daemon.check_registered import Registered, check_account, check_outputs
 from keepupd.daemon.keeper import Keeper
 from keepupd.flow import build_flow
 from keepupd.store.database import Database, check_schema, look_only, schema_version
@@ -85,7 +86,11 @@ def _check_parts(found: Findings, settings: Settings) -> None:
     sam_answers = _check_sam(found, k)
     _check_batch(found, k)
     k.flow = build_flow(campaigns, settings.sam.campaign_parameter)
+    registered = Registered(k.sam)
+    if sam_answers:
+        check_account(found, k, registered)
     for campaign in campaigns if sam_answers else []:
+        check_outputs(found, k, registered, campaign, utc_now())
         check_campaign(found, k, campaign, database is not None, utc_now())
     k.sam.close()
     k.database.close()
@@ -136,9 +141,14 @@ def _shown(url: str) -> str:
 
 
 def _check_sam(found: Findings, k: Keeper) -> bool:
+    """Where it is read and where it is written; only asked, at both."""
+    settings = k.settings
     with found.faults_of("SAM"):
-        said = "; ".join(line.strip() for line in k.sam.server_info().splitlines() if line.strip())
-        found.ok("SAM", f"{k.settings.sam.read_url} says: {said}")
+        for url in dict.fromkeys((settings.sam.read_url, settings.sam.write_url)):
+            there = settings.sam.model_copy(update={"read_url": url})
+            with closing(connect_sam(settings.model_copy(update={"sam": there}))) as sam:
+                said = "; ".join(line.strip() for line in sam.server_info().splitlines() if line.strip())
+            found.ok("SAM", f"{url} says: {said}")
         return True
     return False
 

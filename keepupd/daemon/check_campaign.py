@@ -1,39 +1,32 @@
-"""`keepupd check` for one campaign: its definitions, what SAM says of its outputs, and what it would launch now."""
+"""`keepupd check` for one campaign: its definitions, and what it would launch now."""
 
-import secrets
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import datetime
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
 
 from sqlalchemy import Connection, select
 
+from keepupd.campaign import outputs_of
 from keepupd.changes import diff, needs_canary
-from keepupd.clients.storage import local_path
-from keepupd.clients.total_file import Total, need
+from keepupd.clients.catalog import quote
 from keepupd.config import Campaign
 from keepupd.core.chunks import grouped
-from keepupd.core.errors import DefinitionDiffers, SamAbsent, SamRefused
+from keepupd.core.errors import DefinitionDiffers, SamAbsent
 from keepupd.core.model import Output, Unit
 from keepupd.core.serials import unit_name
-from keepupd.daemon import launching, life
+from keepupd.daemon import inputs, launching, life, problems
 from keepupd.daemon.effects import cluster_of
 from keepupd.daemon.keeper import Keeper
 from keepupd.daemon.outputs import look_for_outputs
-from keepupd.daemon.versions import metadata_of, version_name
 from keepupd.queries import definitions_in
 from keepupd.store.tables import AnyRow, campaigns, units
 
 if TYPE_CHECKING:
     from keepupd.daemon.check import Findings
 
-REGISTER = (
-    "correct the campaign, or register what is unknown: `samweb add-value data_tiers TIER` and the like, "
-    "`samweb add-parameter CATEGORY.NAME string`, `samweb add-application FAMILY NAME VERSION`"
-)
 MOST = 500  # input files looked at: a check is quick, also where there are millions
 
 
@@ -43,7 +36,7 @@ def check_campaign(found: "Findings", k: Keeper, campaign: Campaign, remembered:
                             "definitions_to_make": [], "changes": [], "would_launch": 0, "notes": [],
                             "job": None}  # fmt: skip
     _definitions(found, k, campaign, told)
-    _outputs(found, k, campaign, now)
+    _leaving(found, k, campaign)
     with found.faults_of(campaign.name):
         new = _new_units(k, campaign, told, now)
         many = f"target {told['in_sam']} units" if campaign.generator else f"{told['in_sam']} input files in SAM now"
@@ -68,52 +61,20 @@ def _definitions(found: "Findings", k: Keeper, campaign: Campaign, told: dict[st
                 raise DefinitionDiffers(name, dims, in_sam)
 
 
-def _outputs(found: "Findings", k: Keeper, campaign: Campaign, now: datetime) -> None:
-    """Ask SAM itself whether it would take such outputs, there."""
-    with found.faults_of(campaign.name):
-        disks = [str(disk["mount_point"]) for disk in k.sam.values("data_disks")]
-        known = {str(parameter["name"]) for parameter in k.sam.values("parameters")}
-        order = launching.order_of(k, campaign, launching.new_key(now), [])
-        if campaign.analysis is not None:
-            _total(found, k, campaign)
-        for output in order["outputs"]:
-            _would_declare(found, k, campaign, output["metadata"] | {"application": order["application"]})
-            _would_locate(found, campaign, output, disks)
-            for key in sorted(key for key in output["inherit"] if "." in key and key not in known):
-                found.fault(campaign.name, f"SAM knows no parameter {key} to inherit", REGISTER)
-
-
-def _total(found: "Findings", k: Keeper, campaign: Campaign) -> None:
-    """Whether its running total could be made and declared."""
-    metadata = metadata_of(k, campaign, Total())
-    _would_declare(found, k, campaign, metadata)
-    with found.faults_of(campaign.name):
-        need("uproot", "root")
-        local_path(campaign.outputs[0].url)
-        parameter = k.settings.sam.campaign_parameter
-        first = version_name(campaign, 1)
-        found.ok(campaign.name, f"its total would be {first} and so on, with {parameter} {metadata[parameter]!r}")
-
-
-def _would_declare(found: "Findings", k: Keeper, campaign: Campaign, metadata: dict[str, Any]) -> None:
-    name = f"check-{secrets.token_hex(8)}-{campaign.name}"
-    try:
-        k.sam.validate({**metadata, "file_name": name, "file_size": 1, "checksum": ["adler32:00000001"]})
-    except SamRefused as refusal:
-        found.fault(campaign.name, f"SAM would refuse its outputs: {refusal.problem}", REGISTER)
-
-
-def _would_locate(found: "Findings", campaign: Campaign, output: dict[str, Any], disks: Sequence[str]) -> None:
-    place = output["location"]
-    if not any(f"{place}/".startswith(disk.rstrip("/") + "/") for disk in disks):
-        words = f"SAM has no data disk for {place}: it would refuse this location"
-        found.fault(
-            campaign.name, words, f"correct the campaign, or `samweb add-data-disk {place}` or a directory above"
-        )
-    url = urlsplit(output["url"])
-    if url.scheme == "file" and not Path(unquote(url.path)).is_dir():
-        found.fault(campaign.name, f"there is no directory {unquote(url.path)} for its outputs on this machine",
-                    "make it, or mount it: jobs make only directories of their own below it")  # fmt: skip
+def _leaving(found: "Findings", k: Keeper, campaign: Campaign) -> None:
+    """Warn of an input definition that files leave by themselves: what left and was not launched is not launched."""
+    name = campaign.input.definition
+    if campaign.type == "generator":
+        return
+    with found.faults_of(campaign.name), suppress(SamAbsent):  # told where its files are asked for
+        dims = _to_come(k, name) or k.sam.definition(name)
+        if drain := inputs.drain_words(k, campaign, dims):
+            found.warn(campaign.name, drain)
+        for read in [name, *definitions_in(dims)]:
+            for other in k.flow.campaigns:
+                if problems.is_kept_for(read, other):
+                    found.warn(campaign.name, f"files leave definition {read}, which lists those of campaign {other} in"
+                               " trouble, as soon as that moves on: then they are not launched here, if they were not")
 
 
 # --- what it would launch -----------------------------------------------------------------------------------------
@@ -121,35 +82,37 @@ def _would_locate(found: "Findings", campaign: Campaign, output: dict[str, Any],
 
 def _new_units(k: Keeper, campaign: Campaign, told: dict[str, Any], now: datetime) -> list[Unit]:
     """The first units whose output SAM does not show."""
-    told["in_sam"], members = _members(k, campaign)
+    told["in_sam"], told["adopted"], members = _members(k, campaign)
     if campaign.merge is not None:
-        told["notes"].append(f"{told['in_sam']} input files: those in no group yet wait for one")
-        return []
+        told["notes"].append("input files in no group yet wait for one")
+        members = ()
     first = [Unit(number, 0, name, "pending", 0, now) for number, name in islice(members, MOST)]
-    outputs = look_for_outputs(k.sam, campaign, first)
+    outputs = look_for_outputs(k, campaign, first)
     there = {number for number, output in outputs.items() if output.state is Output.LOCATED}
-    told["looked_at"], told["adopted"] = len(first), len(there)
+    told["looked_at"], told["adopted"] = len(first), told["adopted"] + len(there)
     what = "units" if campaign.generator else "input files"
-    part = f", of which the first {MOST} were looked at" if len(first) == MOST else ""
-    adopted = f"{len(there)} have their output in SAM already and are not launched (a new campaign adopts them)"
-    told["notes"].append(f"of {told['in_sam']} {what}{part}: {adopted}")
+    part = f" (of the others, the first {MOST} were looked at)" if len(first) == MOST else ""
+    adopted = f"{told['adopted']} have their output in SAM already and are not launched: a new campaign adopts them"
+    told["notes"].append(f"of {told['in_sam']} {what}, {adopted}{part}")
     retired = sum(output.retired for output in outputs.values())
     if retired:
         told["notes"].append(f"{retired} have a retired output: theirs would be a later edition")
     return [unit for unit in first if unit.id not in there]
 
 
-def _members(k: Keeper, campaign: Campaign) -> tuple[int, Iterable[tuple[int, str]]]:
-    """How many units or input files, and each one's number (a file's is its file id) and name."""
+def _members(k: Keeper, campaign: Campaign) -> tuple[int, int, Iterable[tuple[int, str]]]:
+    """How many units or input files; how many of these files have children in the output definitions; and number (a
+    file's is its file id) and name of each of the others."""
     if campaign.generator is not None:
         target = campaign.generator.units
-        return target, ((serial, unit_name(serial)) for serial in range(1, target + 1))
+        return target, 0, ((serial, unit_name(serial)) for serial in range(1, target + 1))
     name, sam, dims = campaign.input.definition, k.sam, _to_come(k, campaign.input.definition)
-    if dims is None:
-        return sam.definition_count(name), ((file.file_id, file.name) for file in sam.definition_files(name))
-    if any(_to_come(k, other) for other in definitions_in(dims)):
-        return 0, ()  # its makers have not begun
-    return sam.count(dims), ((file.file_id, file.name) for file in sam.files(dims))
+    if dims is not None and any(_to_come(k, other) for other in definitions_in(dims)):
+        return 0, 0, ()  # its makers have not begun
+    dims = dims or f"defname: {quote(name)}"
+    parents = f"isparentof: ({outputs_of(campaign, k.settings.sam.campaign_parameter)})"
+    others = sam.files(f"({dims}) minus {parents}")
+    return sam.count(dims), sam.count(f"({dims}) and {parents}"), ((file.file_id, file.name) for file in others)
 
 
 def _to_come(k: Keeper, definition: str) -> str | None:

@@ -3,9 +3,11 @@
 The other side is a scripted server on loopback: it reads a request, notes it, and does the next thing on its list.
 """
 
+import re
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -207,9 +209,16 @@ def test_a_refusal_is_told_at_once_and_in_sams_words(sam, server, status):
 
 
 def test_a_refusal_in_plain_text_keeps_its_words(sam, server):
-    server.answers(reply("certificate expired\n", "401 Unauthorized"))
-    with pytest.raises(SamRefused, match=r"certificate expired[\s\S]*remedy: the token or certificate"):
+    server.answers(reply("not your file\n", "403 Forbidden"))
+    with pytest.raises(SamRefused, match=r"not your file[\s\S]*remedy: this account may not do that"):
         sam.retire("a.root")
+
+
+def test_not_let_in_is_no_refusal_of_what_was_asked_and_is_not_tried_again_at_once(sam, server):
+    server.answers(reply("certificate expired\n", "401 Unauthorized"))
+    with pytest.raises(SamUnavailable, match=r"certificate expired[\s\S]*remedy: renew the token"):
+        sam.retire("a.root")
+    assert len(server.requests) == 1
 
 
 def test_a_redirect_is_never_followed_since_a_write_would_become_a_read(sam, server):
@@ -256,6 +265,41 @@ def test_a_wait_beyond_our_patience_is_not_begun(sam, server, waits):
     with pytest.raises(SamUnavailable, match="503"):
         sam.count("file_id 1")
     assert waits == [] and len(server.requests) == 1
+
+
+def test_what_sam_asked_for_is_kept_by_the_next_calls_too(server, monkeypatch):
+    sam = Sam(server.url, timeout_s=0.5, patience_s=0.1)
+    server.answers(reply("", "503 Service Unavailable", Retry_After="1"), reply("7"))
+    with pytest.raises(SamUnavailable, match="503"):
+        sam.count("file_id 1")
+    for ask in (sam.server_info, lambda: list(sam.files("file_id 1")), lambda: sam.declare(DECLARATION)):
+        with pytest.raises(SamUnavailable, match="left alone for 1 s more"):
+            ask()
+    assert len(server.requests) == 1
+    time.sleep(1)
+    assert sam.count("file_id 1") == 7
+    monkeypatch.setattr("keepupd.clients.http.REST_MOST_S", 0.01)
+    server.answers(reply("", "503 Service Unavailable", Retry_After="86400"), reply("7"))
+    with pytest.raises(SamUnavailable, match="503"):
+        sam.count("file_id 1")
+    time.sleep(0.02)
+    assert sam.count("file_id 1") == 7
+
+
+def test_a_reply_that_drips_for_ever_is_given_up(server):
+    over = threading.Event()
+
+    def drips(connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 100000\r\n\r\n")
+        with suppress(OSError):
+            while not over.wait(0.02):
+                connection.sendall(b"1")
+
+    server.answers(drips)
+    sam = Sam(server.url, timeout_s=0.3, patience_s=0.1)
+    with pytest.raises(SamUnavailable, match="does not come to its end"):
+        sam.count("file_id 1")
+    over.set()
 
 
 # --- lists that are cut -------------------------------------------------------------------------------------------
@@ -425,7 +469,8 @@ def test_every_request_says_who_asks(sam, server):
     sam.count("file_id 1")
     sam.retire("a.root")
     reading, writing = server.requests[0][2], server.requests[1][2]
-    assert reading["accept"] == "application/json" and reading["user-agent"].startswith("keepupd/")
+    assert reading["accept"] == "application/json"
+    assert re.fullmatch(r"keepupd/\S+ python/3\.\S+ httpx/\S+", reading["user-agent"])
     assert reading["from"] == f"keeper@{socket.gethostname()}"
     assert (reading["sam-role"], writing["sam-role"], writing["content-length"]) == ("default", "*", "0")
 

@@ -2,14 +2,18 @@
 
 import hashlib
 import json
+import re
+import shlex
 import sqlite3
 import subprocess
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+import httpx
 import pytest
 from kill.world import BIN, FINE, MISSING, World
+from tls import Grid, Server
 
 from keepupd.daemon.check import check_all
 
@@ -115,6 +119,66 @@ def test_everything_sam_lacks_is_told_at_once_with_what_to_type(world):
     for words in wanted:
         assert words in told, (words, told)
     assert found["campaigns"][0]["job"] is None
+
+
+def test_typing_what_it_says_makes_all_well(world):
+    types(world, "add-user someone")  # from now on this SAM keeps a list of users
+    world.config.write_text(world.config.read_text().replace("station: dune", "station: dune\n  group: odd-group"))
+    out = {"tier": "odd-tier", "file_type": "odd-type", "file_format": "odd", "location": f"elsewhere:{world.home}/out",
+           "inherit": ["No.parameter", "Also.none"]}  # fmt: skip
+    run = {"argv": ["true"], "application": {"family": "odd", "name": "reco", "version": "v2"}}
+    metadata = {"Also.none": 3, "And.this": 0.5, "data_stream": "odd 'stream'"}
+    world.writes_campaign(outputs=[out], executable=run, metadata=metadata)
+    found = faults(check(world))
+    told = [line for fault in found for line in re.findall(r"`samweb (.*)`", fault)]
+    assert sorted(told) == sorted([
+        "add-user tester", "add-value groups odd-group", "add-value data_tiers odd-tier",
+        "add-value file_types odd-type", "add-value file_formats odd",
+        """add-value data_streams 'odd '"'"'stream'"'"''""",
+        f"add-data-disk elsewhere:{world.home}/out", "add-parameter No.parameter string", "add-parameter Also.none int",
+        "add-parameter And.this float", "add-application odd reco v2",
+    ]), found  # fmt: skip
+    for line in told:
+        types(world, line)
+    assert faults(check(world)) == []
+
+
+def types(world: World, line: str) -> None:
+    """What samweb would send for it."""
+    verb, *words = shlex.split(line)
+    if verb == "add-user":
+        assert httpx.post(f"{world.url}/users", json={"username": words[0]}).is_success
+    else:
+        register = {"add-value": "value", "add-parameter": "parameter", "add-application": "application",
+                    "add-data-disk": "data_disk"}[verb]  # fmt: skip
+        getattr(world.sam, f"register_{register}")(*words)
+
+
+def test_it_asks_where_changes_go_too_and_says_as_whom(world, monkeypatch, tmp_path):
+    for name in ("BEARER_TOKEN_FILE", "X509_USER_PROXY", "X509_USER_CERT", "X509_USER_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "grid").mkdir()
+    grid = Grid(tmp_path / "grid")
+    monkeypatch.setenv("X509_CERT_DIR", str(grid.authorities))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setattr("os.getuid", lambda: 900_000_000)
+    secure = Server(grid, lambda *_: (200, "the other door"))
+    text = world.config.read_text().replace("  read_url", f"  write_url: {secure.url}\n  read_url")
+    world.config.write_text(text.replace("patience_s: 3\n", "patience_s: 0.1\n"))
+
+    def said() -> list[str]:
+        return [one["words"] for one in check(world)["checks"] if one["part"].startswith("SAM")]
+
+    assert said()[1] == f"{secure.url} says: the other door" and "neither token nor grid certificate" in said()[2]
+    (tmp_path / "token").write_text("s3cret")
+    monkeypatch.setenv("BEARER_TOKEN_FILE", str(tmp_path / "token"))
+    (tmp_path / "proxy").write_text(grid.proxy("alice", 1))
+    monkeypatch.setenv("X509_USER_PROXY", str(tmp_path / "proxy"))
+    assert said()[2] == f"tester of group dune, by certificate {tmp_path}/proxy and a bearer token"
+    assert {(one.method, one.who) for one in secure.asked[-1:]} == {("GET", "alice/1")}
+    secure.ends()
+    (fault,) = faults(check(world))
+    assert fault.startswith(f"SAM: SAM does not answer GET {secure.url}")
 
 
 def test_a_query_sam_does_not_understand_and_a_definition_that_is_another(world):
