@@ -11,15 +11,15 @@ from functools import cache
 from typing import Any
 
 GRAMMAR = r"""
-start: sets (_WITH NAME values)*
+start: sets (_WITH (NAME values)+)*
 ?sets: or_ (SETOP or_)*
 ?or_: and_ (_OR and_)*
 ?and_: not_ (_AND not_)*
 ?not_: _NOT not_                                 -> negation
-     | "(" sets (_WITH NAME values)* ")"         -> inner
+     | "(" sets (_WITH (NAME values)+)* ")"         -> inner
      | _AVAILABILITY values                      -> unknown
      | _DEFNAME value                            -> defname
-     | RELATIVE "(" sets (_WITH NAME values)* ")" -> unknown
+     | RELATIVE "(" sets (_WITH (NAME values)+)* ")" -> relative
      | NAME OPERATOR? values                     -> condition
      | NAME OPERATOR? "(" values ")"             -> condition
 values: value ("," value)*
@@ -53,6 +53,7 @@ class Match:
 
 
 UNKNOWN = Match(None)
+Condition = Callable[[str, str, list[str]], Match]
 
 
 def matches(query: str, known: Mapping[str, object], mine: Collection[str], others: Collection[str]) -> Match:
@@ -61,13 +62,23 @@ def matches(query: str, known: Mapping[str, object], mine: Collection[str], othe
     known: its metadata, keys in lower case. mine: definitions it goes to. others: definitions that it does not go to;
     of all others nothing is known. A query that is none matches nothing here: SAM refuses it, with reasons.
     """
+    tree = parsed(query)
+    return UNKNOWN if tree is None else evaluate(tree, asks_known(known), mine, others)
+
+
+def parsed(query: str) -> Any:
+    """The query's tree, with places in the text; None where it is no query."""
     import lark
 
     try:
-        tree = _parser().parse(query)
+        return _parser().parse(query)
     except lark.exceptions.LarkError:
-        return UNKNOWN
-    return _evaluate(tree, lambda name, operator, values: _condition(known, name, operator, values), mine, others)
+        return None
+
+
+def asks_known(known: Mapping[str, object]) -> Condition:
+    """How a condition is answered from metadata, whose keys are in lower case."""
+    return lambda name, operator, values: _condition(known, name, operator, values)
 
 
 def definitions_in(query: str) -> list[str]:
@@ -79,13 +90,11 @@ def definitions_in(query: str) -> list[str]:
 def _parser() -> Any:
     import lark
 
-    return lark.Lark(GRAMMAR, parser="lalr")
+    return lark.Lark(GRAMMAR, parser="lalr", propagate_positions=True)
 
 
-def _evaluate(
-    tree: Any, condition: Callable[[str, str, list[str]], Match], mine: Collection[str], others: Collection[str]
-) -> Match:
-    inner = [_evaluate(part, condition, mine, others) for part in tree.children if hasattr(part, "children")]
+def evaluate(tree: Any, condition: Condition, mine: Collection[str], others: Collection[str]) -> Match:
+    inner = [evaluate(part, condition, mine, others) for part in tree.children if hasattr(part, "children")]
     match str(tree.data):
         case "start" | "inner":
             found = inner[0]

@@ -138,7 +138,8 @@ def why_campaign(desk: Desk, db: Connection, row: AnyRow) -> dict[str, Any]:
     about = ("description", "owner", "contact", "requested_by", "expected_files", "wanted_by")
     return _standing(desk, chart, "campaign", row.name, row) | {
         "type": row.type, "means": chart.means(row.state), "cause": row.cause, "why": row.why,
-        "about": {key: settings.get(key) for key in about}, "input": settings.get("input"), "files": files,
+        "about": {key: settings.get(key) for key in about}, "input": settings.get("input"), "drains": row.drains,
+        "files": files,
         "causes": _causes(desk, db, row, counted), **guards_of(db, row, settings),
         "oldest": {"file": oldest.name, "state": oldest.state, "seen": oldest.seen} if oldest is not None else None,
         "sum_rule": {"difference": row.difference, "ever_seen": row.ever_seen, "left": row.gone,

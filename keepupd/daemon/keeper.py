@@ -56,6 +56,7 @@ class Keeper:
     flow: Flow = field(default_factory=lambda: build_flow([], ""))  # who feeds whom, of the campaigns in force
     notes: dict[str, dict[str, Any]] = field(default_factory=dict)  # how polls went, not written down yet
     defined: set[str] = field(default_factory=set)  # campaigns whose definitions in SAM are as they should be
+    looked: dict[int, datetime] = field(default_factory=dict)  # campaigns asked for new input since their last sweep
     own_rules: dict[int, tuple[Rule, ...]] = field(default_factory=dict)  # of each campaign, in front of the table
     touched: set[int] = field(default_factory=set)  # campaigns whose files moved since protect.watch last looked
     sam_silent: datetime | None = None  # when a question of ours to SAM last had no answer

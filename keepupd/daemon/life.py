@@ -10,6 +10,7 @@ from keepupd.campaign import Campaign, definitions_made
 from keepupd.changes import diff, frozen_changes, needs_canary
 from keepupd.core.causes_table import parse_rules
 from keepupd.core.decide import decide_campaign
+from keepupd.core.errors import DefinitionDiffers
 from keepupd.daemon.keeper import Keeper, say
 from keepupd.flow import build_flow
 from keepupd.store import reads, store
@@ -68,12 +69,24 @@ def refused_changes(db: Connection, known: AnyRow, campaign: Campaign) -> list[s
 
 
 def make_definitions(k: Keeper, now: datetime) -> None:
-    """The definitions a campaign reads and feeds exist before it starts; one with another query is never changed."""
-    for campaign in [c for c in k.campaigns.values() if c.name not in k.defined]:
+    """The definitions a campaign reads and feeds exist before it starts; one with another query is never changed: it
+    holds the campaign, which would process other files than its own file says, or hand its outputs to nobody."""
+    for campaign_id, campaign in [(i, c) for i, c in k.campaigns.items() if c.name not in k.defined]:
         with k.contained(f"definitions:{campaign.name}", now):
-            for name, dims in definitions_wanted(campaign, k.settings.sam.campaign_parameter):
-                k.sam.create_definition(name, dims, f"made for campaign {campaign.name}")
+            try:
+                for name, dims in definitions_wanted(campaign, k.settings.sam.campaign_parameter):
+                    k.sam.create_definition(name, dims, f"made for campaign {campaign.name}")
+            except DefinitionDiffers as differs:
+                _hold(k, campaign_id, str(differs), now)
+                raise
             k.defined.add(campaign.name)
+
+
+def _hold(k: Keeper, campaign_id: int, why: str, now: datetime) -> None:
+    """Not again when a person has it in hand already."""
+    with k.database.write("definition differs") as db:
+        if "refused" in k.campaign_chart.events(store.campaign_state(db, campaign_id)):
+            store.move_campaign(db, k.campaign_chart, campaign_id, "refused", now, why, cause="definition_differs")
 
 
 def definitions_wanted(campaign: Campaign, parameter: str) -> list[tuple[str, str]]:

@@ -52,12 +52,13 @@ def fill_members(db: Connection, listed: Iterable[CatalogFile]) -> int:
         return db.execute(select(func.count()).select_from(members)).scalar_one()
 
 
-def new_members(db: Connection, campaign_id: int, limit: int) -> list[CatalogFile]:
-    """Members never seen before, oldest first."""
+def new_members(db: Connection, campaign_id: int, after: int, limit: int) -> list[CatalogFile]:
+    """Members never seen before whose file id is above `after`, oldest first."""
     known = exists().where(files.c.campaign_id == campaign_id, files.c.file_id == members.c.file_id)
     with db.begin():
         columns = (members.c.name, members.c.file_id, members.c.size, members.c.events)
-        rows = db.execute(select(*columns).where(~known).order_by(members.c.file_id).limit(limit))
+        new = select(*columns).where(members.c.file_id > after, ~known)
+        rows = db.execute(new.order_by(members.c.file_id).limit(limit))
         return [CatalogFile(*row) for row in rows]
 
 
@@ -110,24 +111,30 @@ def _units_named(db: Connection, campaign_id: int, names: Sequence[str]) -> dict
     return dict(rows.all())
 
 
-def mark_gone_and_returned(db: Connection, campaign_id: int, listed_from: datetime, at: datetime) -> tuple[int, int]:
-    """Files that left the definition, and files that came back to it. A pending file that left is not launched."""
-    member = exists().where(members.c.file_id == files.c.file_id)
-    known = files.c.campaign_id == campaign_id
-    gone = and_(known, files.c.gone.is_(None), files.c.seen < listed_from, ~member)
-    back = and_(known, files.c.gone.is_not(None), member)
-    _set_due(db, gone, None)
-    _set_due(db, back, at)
-    left = db.execute(update(files).where(gone).values(gone=at)).rowcount
-    returned = db.execute(update(files).where(back).values(gone=None)).rowcount
-    total = campaigns.c.gone + left - returned
-    db.execute(update(campaigns).where(campaigns.c.id == campaign_id).values(gone=total))
-    return left, returned
+MEMBER = exists().where(members.c.file_id == files.c.file_id)
 
 
-def _set_due(db: Connection, which: Any, due: datetime | None) -> None:
+def mark_gone(db: Connection, campaign_id: int, at: datetime) -> int:
+    """Files that are not among the members, which must be all there are. A pending file that left is not launched."""
+    gone = and_(files.c.campaign_id == campaign_id, files.c.gone.is_(None), files.c.seen < at, ~MEMBER)
+    return _mark(db, campaign_id, gone, at, None, 1)
+
+
+def mark_returned(db: Connection, campaign_id: int, at: datetime) -> int:
+    """Files that had left and are among the members again: pending ones are launched now."""
+    back = and_(files.c.campaign_id == campaign_id, files.c.gone.is_not(None), MEMBER)
+    return _mark(db, campaign_id, back, None, at, -1)
+
+
+def _mark(
+    db: Connection, campaign_id: int, which: Any, gone: datetime | None, due: datetime | None, sign: int
+) -> int:
     chosen = select(files.c.unit_id).where(which)
     db.execute(update(units).where(units.c.id.in_(chosen), units.c.state == "pending").values(due=due))
+    n = db.execute(update(files).where(which).values(gone=gone)).rowcount
+    total = campaigns.c.gone + sign * n
+    db.execute(update(campaigns).where(campaigns.c.id == campaign_id).values(gone=total))
+    return n
 
 
 def settle_accounts(db: Connection, campaign_id: int) -> dict[str, int]:
@@ -188,20 +195,30 @@ def unfounded(db: Connection, campaign_id: int) -> list[str]:
     return list(db.execute(select(units.c.name).where(units.c.campaign_id == campaign_id, ~file)).scalars())
 
 
-def restore_units(db: Connection, campaign_id: int, at: datetime) -> int:
-    """Give files whose unit is missing a new one in pending; what no file stands behind is not launched."""
-    file = exists().where(files.c.unit_id == units.c.id)
-    db.execute(
-        update(units).where(units.c.campaign_id == campaign_id, units.c.state == "pending", ~file).values(due=None)
-    )
-    unit = exists().where(units.c.id == files.c.unit_id)
-    lost = db.execute(
-        select(files).where(files.c.campaign_id == campaign_id, files.c.unit_id.is_not(None), ~unit)
-    ).all()
-    for row in lost:
-        made = insert(units).values(campaign_id=campaign_id, name=row.name, state="pending", since=at, seen=row.seen,
-                                    due=at, why="its state was missing; starts anew")  # fmt: skip
-        unit_id = db.execute(made.returning(units.c.id)).scalar_one()
+def without_state(db: Connection, campaign_id: int, merge: bool) -> list[str]:
+    """Names of files whose unit is missing; what no file stands behind is not launched from now on. The files of a
+    missing merge group wait again, and nothing is planned with them until the campaign is recalled from SAM."""
+    file, unit = exists().where(files.c.unit_id == units.c.id), exists().where(units.c.id == files.c.unit_id)
+    ghost = (units.c.campaign_id == campaign_id) & (units.c.state == "pending") & ~file
+    db.execute(update(units).where(ghost).values(due=None))
+    stateless = and_(files.c.campaign_id == campaign_id, files.c.unit_id.is_not(None), ~unit)
+    if not merge:
+        return list(db.execute(select(files.c.name).where(stateless)).scalars())
+    if db.execute(update(files).where(stateless).values(unit_id=None)).rowcount:
+        db.execute(update(campaigns).where(campaigns.c.id == campaign_id).values(recalled=None))
+        settle_accounts(db, campaign_id)
+    return []
+
+
+def restore_units(db: Connection, campaign_id: int, names: Sequence[str], at: datetime) -> list[Unit]:
+    """Give these files, whose unit is missing, a new one in pending."""
+    mine = (files.c.campaign_id == campaign_id) & files.c.name.in_(names)
+    made = []
+    for row in db.execute(select(files).where(mine)).all():
+        unit = insert(units).values(campaign_id=campaign_id, name=row.name, state="pending", since=at, seen=row.seen,
+                                    due=None if row.gone else at, why="its state was missing; starts anew")  # fmt: skip
+        made.append(db.execute(unit.returning(units.c.id)).scalar_one())
         this = and_(files.c.campaign_id == campaign_id, files.c.file_id == row.file_id)
-        db.execute(update(files).where(this).values(unit_id=unit_id))
-    return len(lost)
+        db.execute(update(files).where(this).values(unit_id=made[-1]))
+    count(db, {(campaign_id, "pending", ""): len(made)})
+    return [unit_of(row) for row in db.execute(select(*UNIT_COLUMNS).where(units.c.id.in_(made)))]

@@ -27,7 +27,7 @@ from sqlalchemy import (
 from sqlalchemy.types import TypeDecorator
 
 AnyRow = Any  # a row of some query; its columns are those that the query names
-SCHEMA = "0001"  # the newest migration; a test compares it with the folder migrations/versions
+SCHEMA = "0002"  # the newest migration; a test compares it with the folder migrations/versions
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -75,6 +75,7 @@ campaigns = Table(
     Column("usual_mib", Integer),  # what jobs ask for by what recent ones used; NULL: the campaign's own request
     Column("refused", Text, nullable=False, default=""),  # why its changed file is not taken up
     Column("complete", UtcTime),  # since when all it will ever have is declared or in debug; NULL: more may come
+    Column("drains", Text, nullable=False, default=""),  # how its input definition takes out what is done; "": not so
 )  # fmt: skip
 
 files = Table(

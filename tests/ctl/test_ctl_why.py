@@ -204,3 +204,12 @@ def test_a_campaign_tells_its_causes_with_an_example_each_and_its_polls(crashed,
     assert {c["cause"]: c["files"] for c in facts["causes"]} == {"segmentation_fault": 1, "input_copy_absent": 1}
     assert facts["oldest"]["file"] == "run51.raw" and facts["files"]["crash"] == 1
     assert {poll["name"] for poll in facts["polls"]} >= {"batch", "input:farm_reco"}
+
+
+def test_a_campaign_whose_input_drains_itself_is_told_with_the_base_query(farm, shift):
+    query = "data_tier raw minus isparentof: (version v1)"
+    farm.flow = [one.model_validate(one.model_dump(mode="json") | {"input": {"query": query}}) for one in farm.flow]
+    farm.restarts()
+    farm.passes(1)
+    assert "minus isparentof: (version v1)" in (said := shift.reads("why", "farm_reco"))
+    assert "give the campaign the base query instead: data_tier raw" in said

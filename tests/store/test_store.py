@@ -137,7 +137,8 @@ def test_a_deleted_unit_an_added_one_and_a_wrong_counter_each_break_the_sum_rule
         db.execute(units.delete().where(units.c.name == "f0.raw"))
     assert faults().keys() == {"counter of pending", "files in no state"}
     with database.write("test") as db:
-        assert intake.restore_units(db, 1, NOW) == 1
+        assert intake.without_state(db, 1, merge=False) == ["f0.raw"]
+        assert [unit.name for unit in intake.restore_units(db, 1, ["f0.raw"], NOW)] == ["f0.raw"]
     faults()
     with database.write("test") as db:
         extra = {"campaign_id": 1, "name": "ghost.raw", "seen": NOW, "state": "pending", "since": NOW, "due": NOW}
