@@ -254,5 +254,10 @@ def definitions_made(campaign: Campaign, campaign_parameter: str) -> dict[str, s
     return {name: f"{whose} and {either(parts)}" for name, parts in clauses.items()}
 
 
+def outputs_of(campaign: Campaign, campaign_parameter: str) -> str:
+    """Dimensions of all outputs of a campaign, whichever of its definitions they go to."""
+    return either(definitions_made(campaign, campaign_parameter).values())
+
+
 def _kind(output: Output) -> tuple[str, str, str]:
     return output.tier, output.file_type, output.file_format

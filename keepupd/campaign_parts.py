@@ -79,6 +79,11 @@ class Output(Model):
         keys = {key.lower(): key for key in [*inherit, *self.inherit]}  # SAM's keys know no case
         return self.model_copy(update={"url": url, "name": name, "definitions": routes, "inherit": [*keys.values()]})
 
+    def url_of(self, location: str) -> str | None:
+        """The URL of what SAM has at `location`; None when that is not below this output's own location."""
+        place, top = location.partition("(")[0], self.location.rstrip("/")  # SAM adds "(tape)" and the like
+        return self.url.rstrip("/") + place.removeprefix(top) if f"{place}/".startswith(f"{top}/") else None
+
 
 class Application(Model):
     family: Word = Field(description="SAM application family, such as art")

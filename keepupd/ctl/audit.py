@@ -1,23 +1,29 @@
-"""`keepupctl audit`: compare SAM's members with the store both ways, and name every file that breaks the sum rule.
+"""`keepupctl audit`: compare SAM with the store both ways, and name every file that is not as it should be.
 
-The sum rule: every file ever seen in the input definition is in exactly one state. Nothing is changed here: the next
-sweep of the daemon mends what it can.
+Inputs by the sum rule, here: every file ever seen in the input definition is in exactly one state. Outputs and their
+copies in audit_outputs.py. Nothing is changed: `--repair` asks the daemon, which looks anew and mends what it can.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Select, exists, func, select
 
-from keepupd.core.errors import SamAbsent, SamUnavailable
+from keepupd.clients.storage import LocalStorage
+from keepupd.config import load_settings
+from keepupd.core.chunks import chunked
+from keepupd.core.errors import SamRefused, SamUnavailable
 from keepupd.ctl import reads
+from keepupd.ctl.audit_outputs import Compared, compare
 from keepupd.ctl.desk import Desk
 from keepupd.store.intake import fill_members, members
 from keepupd.store.tables import WAITING, AnyRow, files, units
 
 if TYPE_CHECKING:
     from keepupd.clients.catalog import Catalog
+    from keepupd.clients.storage import Storage
+    from keepupd.config import Sam as SamSettings
 
 PATIENCE_S = 10.0  # a person waits; the daemon has more patience with SAM
 
@@ -26,32 +32,48 @@ def audit(desk: Desk, campaign: str | None) -> dict[str, Any]:
     """One campaign, or all that are active. Raises ConfigError and StoreUnavailable; a silent SAM is in the answer."""
     with desk.read() as db:
         rows = [reads.campaign_named(db, campaign)] if campaign else [c for c in reads.all_campaigns(db) if c.active]
-    sam = _connect(desk)
+    settings = load_settings(desk.config).sam
+    sam = _connect(settings)
     try:
-        return {"campaigns": [_audit_one(desk, sam, row) for row in rows]}
+        return {"campaigns": [_audit_one(desk, sam, row, settings.campaign_parameter) for row in rows]}
     finally:
         sam.close()
 
 
-def _connect(desk: Desk) -> "Catalog":
-    from keepupd.clients.sam import Sam
-    from keepupd.config import load_settings
+def ask_for_repair(desk: Desk, found: Mapping[str, Any], reason: str) -> list[int]:
+    """Write the requests down: a sweep for each campaign with a fault, and the outputs to mend. Gives their ids."""
+    from keepupd.ctl import ask
 
-    sam = load_settings(desk.config).sam
+    return ask.write_down(desk, [
+        {"at": desk.now, "who": ask.real_user(), "event": "repair", "campaign_id": c["id"], "reason": reason,
+         "detail": json.dumps(dict(some))}
+        for c in found["campaigns"] if c["broken"]
+        for some in list(chunked(c["mendable"].items(), ask.TOGETHER)) or [[]]
+    ])  # fmt: skip
+
+
+def _storage() -> "Storage":
+    return LocalStorage()
+
+
+def _connect(sam: "SamSettings") -> "Catalog":
+    from keepupd.clients.sam import Sam
+
     return Sam(
         sam.read_url, sam.write_url, experiment=sam.experiment, station=sam.station, group=sam.group, user=sam.user,
         timeout_s=sam.timeout_s, patience_s=min(sam.patience_s, PATIENCE_S), bulk=sam.bulk,
     )  # fmt: skip
 
 
-def _audit_one(desk: Desk, sam: "Catalog", row: AnyRow) -> dict[str, Any]:
+def _audit_one(desk: Desk, sam: "Catalog", row: AnyRow, parameter: str) -> dict[str, Any]:
     definition = json.loads(row.settings)["input"]["definition"]
     with desk.database.connection() as db:
-        in_sam, silence = None, ""
+        in_sam, silence, outputs = None, "", Compared(None, "", {}, {}, {})
         try:
             if row.type != "generator":  # which has no input
                 in_sam = fill_members(db, sam.definition_files(definition))
-        except (SamUnavailable, SamAbsent) as error:
+            outputs = compare(db, sam, _storage(), row, parameter, desk.now)
+        except (SamUnavailable, SamRefused) as error:
             silence = error.problem
         with db.begin():
             row = reads.campaign_named(db, row.name)  # as it is by now: the daemon goes on while SAM lists
@@ -59,10 +81,14 @@ def _audit_one(desk: Desk, sam: "Catalog", row: AnyRow) -> dict[str, Any]:
             if in_sam is not None:
                 broken |= {what: list(db.execute(ask(row)).scalars()) for what, ask in AGAINST_SAM.items()}
             ever, gone = _totals(db, row)
+    broken = {what: names for what, names in broken.items() if names}
+    remedies = {what: HOPELESS.get(what, "--repair: a sweep, as every polls.sweep_s") for what in broken}
     return {
-        "name": row.name, "definition": definition, "members_in_sam": in_sam, "sam_error": silence,
+        "id": row.id, "name": row.name, "definition": definition, "members_in_sam": in_sam, "sam_error": silence,
+        "silent": bool(silence or outputs.storage_error),
         "ever_seen": ever, "left": gone, "swept": row.swept,
-        "broken": {what: names for what, names in broken.items() if names},
+        "outputs_in_sam": outputs.in_sam, "storage_error": outputs.storage_error,
+        "broken": broken | outputs.broken, "remedies": remedies | outputs.remedies, "mendable": outputs.units,
     }  # fmt: skip
 
 
@@ -80,6 +106,7 @@ def _members(row: AnyRow, member: bool, gone: bool) -> Select[Any]:
     return query.where(files.c.gone.is_not(None) if gone else files.c.gone.is_(None)).order_by(files.c.name)
 
 
+HOPELESS = {"states of no file": "nothing is launched for them; find out who changed the database"}
 AGAINST_SAM: dict[str, Callable[[AnyRow], Select[Any]]] = {
     "in SAM, not in the store": _unknown,
     "in the store, not in SAM": lambda row: _members(row, member=False, gone=False),

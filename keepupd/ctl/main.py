@@ -161,14 +161,20 @@ def stuck(d: Desk) -> Answer:
     return found, views.stuck(found), LATE_OR_WRONG if found["stuck"] else OK
 
 
-@reading(click.argument("campaign", required=False))
-def audit(d: Desk, campaign: str | None) -> Answer:
-    """Compare SAM with the database, both ways. Exit code 1 when a file breaks the sum rule, 6 when SAM is silent."""
-    from keepupd.ctl.audit import audit as found_by
+@reading(click.argument("campaign", required=False), click.option("--repair", is_flag=True,
+         help="Ask the daemon to mend what it can; without --yes only shown."), YES,
+         click.option("--reason", default="found by an audit", metavar="WORDS"))  # fmt: skip
+def audit(d: Desk, campaign: str | None, repair: bool, yes: bool, reason: str) -> Answer:
+    """Compare SAM, the database and the storage. Exit code 1 when something is wrong, 6 when one of them is silent."""
+    from keepupd.ctl import ask
+    from keepupd.ctl import audit as audits
 
-    found = found_by(d, campaign)
-    silent, broken = (any(c[key] for c in found["campaigns"]) for key in ("sam_error", "broken"))
-    return found, views.audit(found), NO_ANSWER if silent else LATE_OR_WRONG if broken else OK
+    found = audits.audit(d, campaign)
+    asked = audits.ask_for_repair(d, found, _said(reason)) if repair and yes else []
+    found["answers"] = ask.answers(d, asked)["answers"] if asked else []
+    silent, broken = (any(c[key] for c in found["campaigns"]) for key in ("silent", "broken"))
+    lines = views.audit(found, show_remedies=repair, asked=bool(asked))
+    return found, lines, NO_ANSWER if silent else LATE_OR_WRONG if broken else OK
 
 
 @reading(click.argument("name", type=click.Choice(["file", "campaign"])), click.option("--mermaid", is_flag=True,

@@ -185,18 +185,27 @@ def stuck(found: Found) -> Lines:
         yield "nothing is stuck"
 
 
-def audit(found: Found) -> Lines:
+def audit(found: Found, show_remedies: bool, asked: bool) -> Lines:
     for c in found["campaigns"]:
         members = "SAM gave no answer" if c["members_in_sam"] is None else f"{c['members_in_sam']} members in SAM"
         source = f"{members} ({c['definition']})" if c["definition"] else "no input, it makes its own units"
         yield f"{c['name']}: {source}; ever seen {c['ever_seen']}, of these left {c['left']}"
         if c["sam_error"]:
             yield f"! only the store was looked at: {c['sam_error']}"
+        if c["storage_error"]:
+            yield f"! the storage was not looked at: {c['storage_error']}"
         for what, names in c["broken"].items():
             yield f"! {len(names)} {what}:"
             yield from (f"    {plain(name)}" for name in names)
+            yield from [f"  {c['remedies'][what]}"] if show_remedies else []
         if not c["broken"] and not c["sam_error"]:
             yield "  the sum rule is kept: each file is in exactly one state"
+            yield f"  outputs agree: {c['outputs_in_sam']} in SAM"
+    yield from found["answers"]
+    if asked and not found["answers"]:
+        yield "recorded; the daemon has not taken it yet and will when it runs: see `keepupctl status`"
+    elif show_remedies and not asked and any(c["broken"] for c in found["campaigns"]):
+        yield "nothing was changed: with --yes the daemon is asked for what says --repair"
 
 
 def asked(chosen: Sequence[Any], let_be: Sequence[str], event: str) -> Lines:

@@ -1,37 +1,67 @@
 """Take in what is new, and adopt at once what SAM shows as done: in one transaction, so that it is never launched."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 from sqlalchemy import Connection
 
+from keepupd.campaign import outputs_of
 from keepupd.config import Campaign
 from keepupd.core.decide import Observation, decide
 from keepupd.core.model import Move, Output, Unit
 from keepupd.daemon.keeper import Keeper
 from keepupd.daemon.outputs import look_for_outputs, rival_guard
 from keepupd.store import store
-from keepupd.store.tables import EPOCH
+from keepupd.store.tables import EPOCH, AnyRow
 
 
 def take_in(
-    k: Keeper, campaign_id: int, names: Sequence[str], write: Callable[[Connection], list[Unit]], now: datetime
-) -> None:
-    """`write` makes units of these names; those whose output SAM shows already are declared without a launch."""
-    campaign = k.campaigns[campaign_id]
+    k: Keeper, campaign_id: int, names: Sequence[str], write: Callable[[Connection], list[Unit]], now: datetime,
+    made: Mapping[str, str] | None = None,
+) -> None:  # fmt: skip
+    """`write` makes units of these names; those whose output SAM shows already are declared without a launch.
+
+    made: what SAM shows of them under names that keepupd would not give, by the unit's name.
+    """
+    campaign, made = k.campaigns[campaign_id], made or {}
     known = look_ahead(k, campaign, names)
     with k.database.write("take in") as db:
         fresh = write(db)
         store.set_editions(db, [replace(u, edition=known[u.name].edition) for u in fresh if known[u.name].edition > 1])
-        seen = {unit.id: Observation(now, output=known[unit.name].output) for unit in fresh}
-        adopted = [(unit, event) for unit in fresh if (event := decide(seen[unit.id], unit))]
+        shown = {u.id: Output.LOCATED if u.name in made else known[u.name].output for u in fresh}
+        adopted = [(unit, event) for unit in fresh if (event := decide(Observation(now, output=shown[unit.id]), unit))]
         moves = [
-            Move(unit, event, "SAM shows its output already", guards=rival_guard(False),
+            Move(unit, event, _why(made.get(unit.name)), guards=rival_guard(False),
                  values={"edition": known[unit.name].edition}) for unit, event in adopted
         ]  # fmt: skip
         dests = store.apply(db, k.file_chart, moves, now)
     k.log_moves(campaign.name, moves, dests)
+
+
+def _why(other_name: str | None) -> str:
+    return "SAM shows its output already" + (f", by another name: {other_name}" if other_name else "")
+
+
+def made_under_other_names(
+    k: Keeper, campaign: Campaign, inputs: Collection[AnyRow], editions: int = 1
+) -> dict[str, str]:
+    """Input files whose outputs are all in the campaign's output definitions, under names that keepupd would not give:
+    made before it, or with another name template. The input's name -> an output's. `editions`: how many were made.
+
+    Not for an analysis: its running total takes files by their names alone.
+    """
+    if campaign.type == "analysis" or not inputs:
+        return {}
+    mine = {n for file in inputs for e in range(editions) for n in campaign.output_names(file.name, e + 1).values()}
+    children = f"ischildof: (file_id {', '.join(str(file.file_id) for file in inputs)})"
+    dims = f"{children} and ({outputs_of(campaign, k.settings.sam.campaign_parameter)})"
+    others = [file.name for file in k.sam.files(dims) if file.name not in mine]
+    asked, found = {file.name for file in inputs}, dict[str, list[str]]()
+    for name, record in k.sam.records(others).items():
+        for parent in asked.intersection(record.parents):
+            found.setdefault(parent, []).append(name)
+    return {parent: min(names) for parent, names in found.items() if len(names) >= len(campaign.outputs)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +76,7 @@ def look_ahead(k: Keeper, campaign: Campaign, names: Sequence[str]) -> dict[str,
     known: dict[str, Ahead] = {}
     asked = [Unit(n, 0, name, "pending", 0, EPOCH) for n, name in enumerate(names)]
     while asked:
-        found = look_for_outputs(k.sam, campaign, asked)
+        found = look_for_outputs(k, campaign, asked)
         known |= {unit.name: Ahead(unit.edition, found[unit.id].state) for unit in asked}
         asked = [replace(unit, edition=unit.edition + 1) for unit in asked if found[unit.id].retired]
     return known

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, select, update
 from keepupd.core.chunks import grouped
 from keepupd.core.errors import EventRefused, KeepupError, Transient
 from keepupd.core.model import Move, Unit
-from keepupd.daemon import regroup
+from keepupd.daemon import regroup, repair
 from keepupd.daemon.keeper import Keeper, say
 from keepupd.store import reads, store
 from keepupd.store.tables import AnyRow, outbox, requests
@@ -58,6 +58,8 @@ def _ask_first(k: Keeper, row: AnyRow, now: datetime) -> str:
 def _carry_out(k: Keeper, db: Connection, row: AnyRow, now: datetime) -> Done:
     if row.event == UNPARK:
         return _unpark(db, row, now)
+    if row.event == "repair":
+        return [], [], repair.take_up(db, row, now)
     if row.event == "dissolve":
         return regroup.dissolve(k, db, row, now)
     return _move_units(k, db, row, now) if row.unit_ids else _move_campaign(k, db, row, now)

@@ -17,7 +17,7 @@ from keepupd.core.plan import Group, GroupRules, close_groups
 from keepupd.core.serials import unit_name
 from keepupd.daemon import adopt
 from keepupd.daemon.keeper import Keeper, say
-from keepupd.store import grouping
+from keepupd.store import grouping, reads
 from keepupd.store.tables import AnyRow, campaigns
 
 CHUNK = 500
@@ -65,6 +65,8 @@ def close_full_groups(k: Keeper, campaign_id: int, now: datetime, closing: str =
     assert given is not None
     rules = GroupRules.of(given.model_dump())
     with k.database.read() as db:
+        if campaign_id in reads.not_recalled(db):
+            return 0  # what waits may be in groups that only SAM knows
         totals = grouping.waiting_keys(db, campaign_id)
         keys = [key for key, *total in totals if closing or _may_close(rules, total, now)]
         groups = [
@@ -75,10 +77,15 @@ def close_full_groups(k: Keeper, campaign_id: int, now: datetime, closing: str =
     return len(groups)
 
 
-def close(k: Keeper, campaign_id: int, groups: list[Group], now: datetime) -> None:
-    """From here on membership is for ever: in the database now, and as a SAM definition before any launch."""
+def close(
+    k: Keeper, campaign_id: int, groups: list[Group], now: datetime, made: Mapping[str, str] | None = None
+) -> None:
+    """From here on membership is for ever: in the database now, and as a SAM definition before any launch.
+
+    made: groups whose output SAM shows under another name, as in adopt.take_in.
+    """
     names = [group.name for group in groups]
-    adopt.take_in(k, campaign_id, names, lambda db: grouping.write_groups(db, campaign_id, groups, now), now)
+    adopt.take_in(k, campaign_id, names, lambda db: grouping.write_groups(db, campaign_id, groups, now), now, made)
     for group in groups:
         say(
             "group closed",

@@ -1,32 +1,35 @@
 """Rebuild what an earlier database knew, from SAM and the batch queue alone; for a new campaign, find nothing.
 
-Declared outputs are adopted, open launches are recognised by their projects and by the tags of their jobs, held and
-debug by the problem definitions. Nothing is launched for a campaign before all of them have answered once.
+Declared outputs are adopted, open launches are recognised by their projects and by the tags of their jobs, what waits
+for a person and what is in debug by the problem definitions. Other files in held or crash start anew: they would be
+tried again by themselves. Nothing is launched for a campaign before all of these have answered once.
 """
 
 import re
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, insert, select, update
 
+from keepupd.campaign import outputs_of
 from keepupd.core.chunks import chunked
-from keepupd.core.errors import SamAbsent
 from keepupd.core.model import CatalogFile, JobSeen, Move, Unit
 from keepupd.core.plan import Group
 from keepupd.core.serials import serial_of, unit_name
 from keepupd.daemon import planning
 from keepupd.daemon.inputs import sweep
 from keepupd.daemon.keeper import Keeper, project_name, say
-from keepupd.daemon.problems import definition_of
+from keepupd.daemon.problems import STOPPED, remembered
 from keepupd.store import grouping, intake, reads, store
 from keepupd.store.store import UNIT_COLUMNS, unit_of
 from keepupd.store.tables import attempts, campaigns, files, jobs, launches, units
 
 GROUP = re.compile(r"g[0-9a-f]{16}")
+OWN_QUERY = re.compile(r"file_id ([0-9]+(?:, [0-9]+)*)")  # of a group's definition, as effects.py writes it
 LAUNCH_KEY = re.compile(r"\d{8}-\d{6}-[a-z0-9]{4}")
 CHUNK = 1000
-EVENTS = {"held": "recall_held", "debug": "recall_debug"}
+EVENTS = {STOPPED: "recall_held", "debug": "recall_debug"}
 
 
 def recall(k: Keeper, now: datetime) -> None:
@@ -58,15 +61,41 @@ def _recall_campaign(k: Keeper, campaign_id: int, queue: Sequence[JobSeen], now:
 
 
 def _recall_groups(k: Keeper, campaign_id: int, now: datetime) -> None:
-    """Groups that were closed, by their definitions: before anything is planned, their files are theirs again."""
+    """Groups that were closed, by their definitions, then merged files that had none: before anything is planned,
+    their members are theirs again, also those that have left the input since."""
     prefix = project_name(k.campaigns[campaign_id].name, "")
-    names = [name for name in k.sam.definitions(prefix) if GROUP.fullmatch(name.removeprefix(prefix))]
-    for name in names:
-        with k.database.read() as db:
-            waiting = grouping.waiting_among(db, campaign_id, [file.file_id for file in k.sam.definition_files(name)])
-        if waiting:
-            was, rule = name.removeprefix(prefix), "it was closed before the database was lost"
-            planning.close(k, campaign_id, [Group(tuple(waiting), rule, was)], now)
+    for name in k.sam.definitions(prefix):
+        was = name.removeprefix(prefix)
+        if GROUP.fullmatch(was) and (query := OWN_QUERY.fullmatch(k.sam.definition(name))):
+            ids = [int(one) for one in query[1].split(",")]
+            _close_again(k, campaign_id, ids, Group((), "it was closed before the database was lost", was), now)
+    _recall_merged(k, campaign_id, now)
+    with k.database.write("members that left") as db:
+        away = select(files.c.unit_id).where(files.c.campaign_id == campaign_id, files.c.gone.is_not(None))
+        db.execute(update(units).where(units.c.id.in_(away), units.c.state == "pending").values(due=None))
+
+
+def _recall_merged(k: Keeper, campaign_id: int, now: datetime) -> None:
+    """Merged files that nobody's definition explains: made before keepupd, or with another name template."""
+    campaign = k.campaigns[campaign_id]
+    dims = outputs_of(campaign, k.settings.sam.campaign_parameter)
+    with k.database.read() as db:
+        waiting = grouping.waiting_keys(db, campaign_id)
+    for some in chunked(k.sam.files(dims) if waiting else (), CHUNK):
+        for name, record in k.sam.records([file.name for file in some]).items():
+            ids = [int(parent["file_id"]) for parent in record.metadata.get("parents") or ()]
+            _close_again(k, campaign_id, ids, Group((), "its output was there before"), now, made=name)
+
+
+def _close_again(k: Keeper, campaign_id: int, ids: list[int], group: Group, now: datetime, made: str = "") -> None:
+    """`group`, of those of these files that are in no other."""
+    left = _unknown(k, campaign_id, ids)
+    with k.database.write("members recalled") as db:
+        _take_in_gone(db, campaign_id, left, now, merge=True)
+        members = grouping.waiting_among(db, campaign_id, ids)
+    if members:
+        group = replace(group, members=tuple(members))
+        planning.close(k, campaign_id, [group], now, {group.name: made} if made else None)
 
 
 def _launch_of(job: JobSeen) -> str:
@@ -114,21 +143,41 @@ def _recall_launch(k: Keeper, campaign_id: int, key: str, queued: Sequence[JobSe
     k.log_moves(campaign.name, moves, dests)
 
 
-def _take_in_gone(db: Connection, campaign_id: int, members: Sequence[CatalogFile], now: datetime) -> None:
-    """Files of an open launch that have left the input definition since: unknown, they would be launched a second time
-    when they come back, while this launch may still deliver them."""
-    ours = files.c.campaign_id == campaign_id
-    known = {
-        file_id
-        for chunk in chunked([file.file_id for file in members], CHUNK)
-        for file_id in db.execute(select(files.c.file_id).where(ours, files.c.file_id.in_(chunk))).scalars()
-    }
-    gone = [file for file in members if file.file_id not in known]
-    if gone:
-        intake.take_in(db, campaign_id, gone, now, timedelta(0))
-        db.execute(update(files).where(ours, files.c.file_id.in_([file.file_id for file in gone])).values(gone=now))
+def _take_in_gone(
+    db: Connection, campaign_id: int, members: Sequence[CatalogFile], now: datetime, merge: bool = False
+) -> None:
+    """Files of ours that have left the input definition since: unknown, they would be processed a second time when they
+    come back, while their launch may still deliver them, or their group has them."""
+    known = _known(db, campaign_id, [file.file_id for file in members])
+    if gone := [file for file in members if file.file_id not in known]:
+        if merge:
+            grouping.take_in_waiting(db, campaign_id, [(file, {}) for file in gone], now)
+        else:
+            intake.take_in(db, campaign_id, gone, now, timedelta(0))
+        ours = (files.c.campaign_id == campaign_id) & files.c.file_id.in_([file.file_id for file in gone])
+        db.execute(update(files).where(ours).values(gone=now))
         total = campaigns.c.gone + len(gone)
         db.execute(update(campaigns).where(campaigns.c.id == campaign_id).values(gone=total))
+
+
+def _unknown(k: Keeper, campaign_id: int, file_ids: Sequence[int]) -> list[CatalogFile]:
+    """Those of these files that are not in the input definition now, whatever has become of them."""
+    with k.database.read() as db:
+        unknown = sorted(set(file_ids) - _known(db, campaign_id, file_ids))
+    return [
+        file
+        for some in chunked(unknown, CHUNK)
+        for file in k.sam.files(f"file_id {', '.join(map(str, some))} with availability any")
+    ]
+
+
+def _known(db: Connection, campaign_id: int, file_ids: Sequence[int]) -> set[int]:
+    ours = files.c.campaign_id == campaign_id
+    return {
+        file_id
+        for chunk in chunked(file_ids, CHUNK)
+        for file_id in db.execute(select(files.c.file_id).where(ours, files.c.file_id.in_(chunk))).scalars()
+    }
 
 
 def _write_jobs(db: Connection, launch_id: int, queued: Sequence[JobSeen]) -> None:
@@ -155,15 +204,17 @@ def _serials_of(db: Connection, campaign_id: int, numbers: Sequence[int]) -> lis
 def _recall_problems(k: Keeper, campaign_id: int, state: str, now: datetime) -> None:
     """Files that SAM's problem definition remembers, unless something has become of them since."""
     campaign = k.campaigns[campaign_id]
-    name = definition_of(campaign.name, state)
-    try:
-        listed: list[CatalogFile] = list(k.sam.definition_files(name)) if k.sam.definition(name) else []
-    except SamAbsent:
+    name, numbers = remembered(k.sam, campaign.name, state)
+    if not numbers:
         return
+    by_file = campaign.type not in ("generator", "merge")  # which have no files; and groups with all their members
+    left = _unknown(k, campaign_id, numbers) if by_file else []
     why = f"the database was lost; SAM's definition {name} remembers it. `keepupctl release` or `retry` tries it again"
     with k.database.write("problems recalled") as db:
-        known = _units_of(db, campaign_id, [file.file_id for file in listed])
-        pending = [unit for unit in known if unit.state == "pending"]
+        _take_in_gone(db, campaign_id, left, now)
+        units_of = _serials_of if campaign.type == "generator" else _units_of
+        known = units_of(db, campaign_id, numbers)
+        pending = {unit.id: unit for unit in known if unit.state == "pending"}.values()  # a group may be in two chunks
         moves = [Move(unit, EVENTS[state], why, cause="remembered_by_sam") for unit in pending]
         dests = store.apply(db, k.file_chart, moves, now)
     k.log_moves(campaign.name, moves, dests)

@@ -62,6 +62,7 @@ def test_the_real_sam_is_asked_and_its_silence_is_not_absence(farm, shift, sam_s
     shift.config.write_text(config.replace("http://sam.example.org/sam/dune/api", sam_server.answer))
     sam = Sam(sam_server.answer, experiment="dune", user="tester", patience_s=5)
     sam.create_definition("farm_reco_input", "data_tier raw")
+    sam.register_parameter("DUNE.campaign")
     assert broken(shift) == {"in the store, not in SAM": ["a.raw"]}
     sam.close()
     sam_server.kill()

@@ -8,7 +8,7 @@ from keepupd.core.errors import UnitMoved
 from keepupd.core.plan import Group
 from keepupd.daemon import planning
 from keepupd.store import grouping
-from keepupd.store.tables import campaigns, files, history, units
+from keepupd.store.tables import campaigns, files, history, outbox, units
 
 MERGE = {
     "name": "merge", "type": "merge", "merge": {"by": ["DUNE.sample"], "max_files": 3}, "input": {},
@@ -207,7 +207,17 @@ def test_a_group_recalled_from_sam_keeps_its_name_when_a_member_has_left(farm):
     farm.sam.retire("b.root")
     farm.loses_database()
     farm.passes(3)
-    assert groups(farm)["a.root c.root"].state == "declared", "its output is known by the name of the whole group"
+    assert groups(farm)["a.root b.root c.root"].state == "declared" and farm.campaign_row().gone == 1
+    del farm.sam.by_name["b.root"].metadata["retired_date"]
+    farm.later(hours=2)
+    farm.passes(3)
+    assert list(groups(farm)) == ["a.root b.root c.root"] and farm.campaign_row().gone == 0, "it is in no second group"
+    assert farm.broken_sums() == {} and not stuck(farm)
+
+
+def stuck(farm):
+    with farm.database.read() as db:
+        return [row.error for row in db.execute(select(outbox)) if row.error]
 
 
 @pytest.mark.parametrize(

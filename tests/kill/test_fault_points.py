@@ -46,12 +46,15 @@ ORDINARY = {
 SAM_SILENT = commits("effect postponed", "declared by us", "outputs seen") | effects("declare")
 OPERATOR = commits("operator") | effects("retire_output")
 LOST_DATABASE = commits("launch recalled", "problems recalled", "recalled", "take in")
+MENDED = commits("repaired") | effects("mend")  # test_audit_repair.py
+LOST_GROUPS = commits("members recalled", "members that left")  # test_flow_points.py
+LOOK, DIFFERS = commits("look"), commits("definition differs")
 NO_LOCATION, REFUSED, TOPPED_UP = commits("no location"), commits("launch refused"), commits("launch topped up")
 DECLARATION_REFUSED, PARKED, CLOCK = commits("declaration refused"), commits("effect parked"), commits("clock jumped")
 FLOW = commits("campaign looked after", "completion") | effects("define")  # these three: test_flow_points.py
 BREAKER, DISSOLVED = commits("breaker"), effects("retire_group")
 SCENARIOS = [*ORDINARY.values(), FLOW, BREAKER, DISSOLVED, SAM_SILENT, OPERATOR, LOST_DATABASE, NO_LOCATION, REFUSED,
-             TOPPED_UP, DECLARATION_REFUSED, PARKED, CLOCK]  # fmt: skip
+             TOPPED_UP, DECLARATION_REFUSED, PARKED, CLOCK, LOOK, DIFFERS, MENDED, LOST_GROUPS]  # fmt: skip
 
 
 # --- where the points are -----------------------------------------------------------------------------------------
@@ -142,6 +145,34 @@ def sam_falls_silent(world: World, points: frozenset[str]) -> None:
 
 def executing(world: World) -> list[int]:
     return [worker.pid for worker in world.workers() if worker.children()]
+
+
+@pytest.mark.long
+@pytest.mark.timeout(300)
+def test_new_input_while_it_runs(world: World) -> None:
+    world.dies_at(LOOK)
+    world.declares(2, (FINE,))
+    world.keepupd.starts()
+    world.settles(60, deadly=True)
+    world.declares(2, (FINE,))
+    dies_at_all(world, LOOK)
+    world.keeps_its_promises()
+
+
+@pytest.mark.long
+@pytest.mark.timeout(300)
+def test_a_definition_of_that_name_is_anothers(world: World) -> None:
+    """The campaign is held until it is renamed; its files were never in trouble."""
+    world.dies_at(DIFFERS)
+    world.sam.create_definition(f"{CAMPAIGN}_output", "data_tier theirs")
+    world.declares(2, (FINE,))
+    world.keepupd.starts(wait=False)
+    world.waits(lambda: world.reached() >= DIFFERS, "both points", 60, deadly=True)
+    world.waits(lambda: campaign_state(world) == "held", "the campaign is held", 60, deadly=True)
+    world.sam.rename_definition(f"{CAMPAIGN}_output", "theirs")
+    world.keepupctl("resume", CAMPAIGN, "--reason", "it was renamed")
+    dies_at_all(world, DIFFERS)
+    world.keeps_its_promises()
 
 
 @pytest.mark.long

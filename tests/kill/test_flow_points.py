@@ -3,11 +3,12 @@
 The points themselves are listed with all others in test_fault_points.py.
 """
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
-from test_fault_points import BREAKER, DISSOLVED, FLOW, campaign_state
+from test_fault_points import BREAKER, DISSOLVED, FLOW, LOST_GROUPS, campaign_state, executing
 from world import CRASHES, FINE, SCRIPT, World
 
 GENERATE = 'echo "fine run $2 subrun $3" > "$1"'
@@ -104,4 +105,29 @@ def test_a_group_in_debug_is_dissolved(world: World) -> None:
     world.settles(deadly=True)
     [_] = merges_hold(world, [first.name, third.name, fourth.name])
     assert sorted(world.states().values()) == ["debug", "declared"]
+    world.is_in_order()
+
+
+@pytest.mark.long
+@pytest.mark.timeout(300)
+def test_the_database_is_lost_while_a_group_runs_of_which_a_file_has_left(world: World) -> None:
+    """SAM's definition of the group remembers it whole: nobody merges the file a second time when it comes back."""
+    merge = GROUPS_OF_3 | {"input": {"query": "data_tier raw"}, "canary": {"groups": 0}}
+    waits = f'until [ -e "{world.home}/marks/open" ]; do sleep 0.1; done; {MERGE}'
+    world.writes_flow(merge=(waits, MERGE_ARGUMENTS, merge))
+    leaver, *others = world.declares(3, (FINE,))
+    world.keepupd.starts()
+    world.waits(lambda: executing(world), "the merge has its files and runs", 60)
+    world.keepupd.killed()
+    shutil.rmtree(world.home / "state")
+    world.sam.remove_location(leaver.name, f"demo:{world.home}/in")
+    world.dies_at(LOST_GROUPS)
+    world.keepupd.starts(wait=False)
+    world.waits(lambda: world.reached() == LOST_GROUPS, "all points", 60, deadly=True)
+    world.sam.add_location(leaver.name, f"demo:{world.home}/in")
+    world.opens_the_gate()
+    world.waits(lambda: "declared" in world.states().values(), "the group is declared", 60, deadly=True)
+    world.inputs.clear()  # no unit bears their names: what is to be waited for is the rest
+    world.settles(deadly=True)
+    [_] = merges_hold(world, [one.name for one in (leaver, *others)])
     world.is_in_order()
