@@ -70,7 +70,7 @@ class FakeStorage:
 
     def list(self, url: str) -> list[str]:
         below = [path.removeprefix(url + "/") for path in self.made if path.startswith(url + "/")]
-        return sorted({name.split("/")[0] for name in below})
+        return sorted({name.split("/")[0] for name in below} | self.made.get(url, {}).keys())
 
     def identify(self, url: str) -> tuple[int, str] | None:
         folder, _, name = url.rpartition("/")
@@ -280,6 +280,7 @@ class Farm:
         self.flow = [Campaign.model_validate(CAMPAIGN | one) for one in flow or [campaign]]
         self.now = now or datetime(2026, 1, 5, 2, 0, tzinfo=UTC)
         self.sam, self.storage = FakeSam(), FakeStorage()
+        self.sam.clock = lambda: self.now
         self.sam.register_parameter("DUNE.campaign")
         self.sam.register_data_disk("demo:/")
         self.batch, self._letters = FakeBatch(self), 0

@@ -14,7 +14,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "keepupd"
 CONFIG = {  # modules at the top, that together read YAML
     *("campaign", "campaign_parts", "campaign_types", "campaignfiles", "changes", "checking", "config", "fields"),
-    *("flow", "queries", "routing", "yamlfile"),
+    *("draining", "flow", "queries", "routing", "yamlfile"),
 }
 MAY_IMPORT = {
     "core": set(),

@@ -23,7 +23,7 @@ class Observation:
     launch_over: bool = False  # every job of its launch was judged, and none had taken it
 
 
-def decide(seen: Observation, unit: Unit) -> str | None:
+def decide(seen: Observation, unit: Unit) -> str | None:  # noqa: PLR0911 - one `case` each
     """Name the event, or None to let the unit be."""
     if seen.output is Output.LOCATED and unit.state not in ("declared", "debug"):
         return "output_seen"  # adoption; before any retry or giving up
@@ -34,6 +34,8 @@ def decide(seen: Observation, unit: Unit) -> str | None:
             return seen.cause.event
         case "running" if seen.launch_over:
             return "not_delivered"
+        case "validated" if seen.output is Output.DIFFERS:
+            return "declare_refused"
         case "held" | "crash" if unit.due and seen.at >= unit.due and seen.output is not None:
             return "time_up"  # with SAM silent nobody knows whether the output is there: wait
     return None

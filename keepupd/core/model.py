@@ -31,6 +31,7 @@ class Output(StrEnum):
     ABSENT = "absent"
     VIRTUAL = "virtual"  # declared, but without a location
     LOCATED = "located"
+    DIFFERS = "differs"  # located twice, and the copies are not alike
 
 
 @dataclass(frozen=True, slots=True)

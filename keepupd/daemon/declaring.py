@@ -10,12 +10,16 @@ from pathlib import Path
 
 from keepupd.clients.catalog import FileRecord, same_content
 from keepupd.config import Campaign
-from keepupd.core.errors import SamRefused
+from keepupd.core.errors import KeepupError, SamRefused
 from keepupd.core.model import Failure, Move, Unit
 from keepupd.core.report import OutputMade, read_report
 from keepupd.daemon.keeper import Keeper
 from keepupd.store import reads, store
 from keepupd.store.tables import AnyRow
+
+
+class Retired(KeepupError):
+    """SAM keeps the names of retired files: this one can't be declared again."""
 
 
 def declare(k: Keeper, item: AnyRow, now: datetime) -> None:
@@ -28,6 +32,9 @@ def declare(k: Keeper, item: AnyRow, now: datetime) -> None:
             _declare_one(k, unit, tried, output)
         except SamRefused as refusal:
             _hold(k, unit, f"SAM refuses {output.name}: {refusal.problem}", now)
+            return
+        except Retired as retired:
+            _hold(k, unit, f"{retired.problem}; {retired.remedy}", now, "record_differs", unit.edition + 1)
             return
     with k.database.write("declared by us") as db:
         store.postpone(db, [(unit, now)])  # look for it at once
@@ -52,6 +59,8 @@ def _declare_one(k: Keeper, unit: Unit, tried: Sequence[AnyRow], mine: OutputMad
     if record is None:
         k.sam.declare(mine.metadata)
         k.sam.add_location(mine.name, mine.location)
+    elif record.retired:
+        raise Retired(f"{record.name} was retired in SAM", "`keepupctl release` makes its next edition")
     elif not record.locations:
         _locate(k, unit, tried, record, mine)
     # else: it is there, by this job or by another that was first
@@ -79,9 +88,35 @@ def _copies(k: Keeper, campaign: Campaign, tried: Sequence[AnyRow]) -> Iterator[
                     yield f"{output.location}/{attempt.key}/{name}", f"{below}/{name}"
 
 
-def _hold(k: Keeper, unit: Unit, why: str, now: datetime) -> None:
-    cause = k.causes.judge(Failure(step="declare", fault="sam_refused", message=why))
-    move = Move(unit, "declare_refused", why, cause=cause.name)
+def differing_copies(k: Keeper, campaign: Campaign, record: FileRecord) -> str:
+    """What is wrong when SAM shows two copies of one output that are not alike: both values. Copies elsewhere, such as
+    on tape, are not ours to judge, and a single one was compared by the job that made it."""
+    made = {
+        location: output.url + location.removeprefix(output.location)
+        for output in campaign.outputs
+        for location in record.locations
+        if location.startswith(f"{output.location}/")
+    }
+    if len(made) < 2:
+        return ""
+    values = {location: _value(k, f"{url}/{record.name}") for location, url in made.items()}
+    said = ", ".join(f"{value} at {location}" for location, value in values.items())
+    return f"{record.name} has located copies that differ: {said}" if len(set(values.values())) > 1 else ""
+
+
+def _value(k: Keeper, url: str) -> str:
+    """Size and checksum of a copy in words. One that can't be read must not stop the look at all other files."""
+    try:
+        found = k.storage.identify(url)
+    except KeepupError as trouble:
+        return trouble.problem
+    return f"{found[0]} bytes {found[1]}" if found else "no file"
+
+
+def _hold(k: Keeper, unit: Unit, why: str, now: datetime, fault: str = "sam_refused", edition: int = 0) -> None:
+    cause = k.causes.judge(Failure(step="declare", fault=fault, message=why))
+    values = {"edition": edition or unit.edition}
+    move = Move(unit, "declare_refused", why, cause=cause.name, values=values)
     with k.database.write("declaration refused") as db:
         dests = store.apply(db, k.file_chart, [move], now)
     k.log_moves(k.campaigns[unit.campaign_id].name, [move], dests)

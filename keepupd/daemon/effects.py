@@ -15,9 +15,11 @@ from keepupd.core.consequences import consequences
 from keepupd.core.errors import JobRejected, SamAbsent, SamRefused, Transient
 from keepupd.core.model import LIVE_JOB, Failure, JobState, Launch, Move, Unit
 from keepupd.daemon import launching
+from keepupd.daemon.adopt import made_under_other_names
 from keepupd.daemon.declaring import declare, remove_losers
 from keepupd.daemon.jobs import note_submitted
 from keepupd.daemon.keeper import Keeper, limits_of, project_name, say
+from keepupd.daemon.repair import mend
 from keepupd.store import reads, store
 from keepupd.store.tables import AnyRow, attempts, jobs, launches
 
@@ -207,8 +209,12 @@ def retire_output(k: Keeper, item: AnyRow, now: datetime) -> None:
     """A redo: the outputs of the edition before leave SAM's results. Their copies stay where they are."""
     with k.database.read() as db:
         unit = reads.units_by_id(db, [item.key])[0]
-    names = k.campaigns[unit.campaign_id].output_names(unit.name, int(item.detail)).values()
-    for name, record in k.sam.records(list(names)).items():
+        inputs = reads.files_by_unit(db, [unit.id]).get(unit.id, [])
+    campaign = k.campaigns[unit.campaign_id]
+    records = k.sam.records(list(campaign.output_names(unit.name, int(item.detail)).values()))
+    if not records and campaign.type == "reco":  # adopted under another name
+        records = k.sam.records(list(made_under_other_names(k, campaign, inputs, unit.edition).values()))
+    for name, record in records.items():
         if not record.retired:
             k.sam.retire(name)
 
@@ -231,4 +237,5 @@ EFFECTS = {
     "remove_losers": remove_losers,
     "retire_output": retire_output,
     "retire_group": retire_group,
+    "mend": mend,
 }

@@ -196,7 +196,7 @@ def failure(end: Ended) -> Failure | None:
 def _outputs(k: Keeper, campaign: Campaign, wanted: Sequence[Unit], now: datetime) -> dict[int, Output]:
     """What SAM shows of these outputs; nothing when it is silent (a report of success counts all the same)."""
     try:
-        found = look_for_outputs(k.sam, campaign, wanted) if wanted else {}
+        found = look_for_outputs(k, campaign, wanted) if wanted else {}
     except SamUnavailable as silence:
         k.note_silence(silence, now)
         say("SAM is silent about outputs", logging.WARNING, campaign=campaign.name, why=silence.problem)

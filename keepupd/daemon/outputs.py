@@ -4,10 +4,11 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from keepupd.clients.catalog import Catalog, FileRecord
+from keepupd.clients.catalog import FileRecord
 from keepupd.config import Campaign
 from keepupd.core.decide import Observation, decide
-from keepupd.core.model import Move, Output, Unit
+from keepupd.core.model import Failure, Move, Output, Unit
+from keepupd.daemon.declaring import differing_copies
 from keepupd.daemon.keeper import Keeper
 from keepupd.store import reads, store
 
@@ -22,20 +23,23 @@ class Found:
     state: Output
     retired: bool
     records: tuple[FileRecord, ...]
+    differ: str = ""  # two located copies that are not alike, in words
 
 
-def look_for_outputs(sam: Catalog, campaign: Campaign, wanted: Collection[Unit]) -> dict[int, Found]:
+def look_for_outputs(k: Keeper, campaign: Campaign, wanted: Collection[Unit]) -> dict[int, Found]:
     """What SAM shows of each unit's outputs. Raises SamUnavailable."""
     names = {unit.id: list(campaign.output_names(unit.name, unit.edition).values()) for unit in wanted}
-    records = sam.records([name for listed in names.values() for name in listed])
-    return {unit.id: _taken_together(unit, names[unit.id], records) for unit in wanted}
+    records = k.sam.records([name for listed in names.values() for name in listed])
+    return {unit.id: _taken_together(k, campaign, names[unit.id], records) for unit in wanted}
 
 
-def _taken_together(unit: Unit, names: list[str], records: dict[str, FileRecord]) -> Found:
+def _taken_together(k: Keeper, campaign: Campaign, names: list[str], records: dict[str, FileRecord]) -> Found:
     found = tuple(records[name] for name in names if name in records)
     alive = [record for record in found if not record.retired]
     if not alive:
         return Found(Output.ABSENT, bool(found), found)
+    if differ := "; ".join(filter(None, (differing_copies(k, campaign, record) for record in alive))):
+        return Found(Output.DIFFERS, False, found, differ)
     whole = len(alive) == len(names) and all(record.locations and record.good for record in alive)
     return Found(Output.LOCATED if whole else Output.VIRTUAL, False, found)
 
@@ -53,11 +57,11 @@ def _poll_output(k: Keeper, campaign_id: int, campaign: Campaign, now: datetime)
         waiting = reads.due_units(db, campaign_id, ["validated"], now, LOOK)
     if not waiting:
         return 0
-    found = look_for_outputs(k.sam, campaign, waiting)
+    found = look_for_outputs(k, campaign, waiting)
     with k.database.write("outputs seen") as db:
         rivals = reads.has_rivals(db, [unit.id for unit in waiting])
         moves = [
-            Move(unit, event, "SAM shows the output", guards=rival_guard(unit.id in rivals))
+            _move(k, unit, event, found[unit.id], unit.id in rivals)
             for unit in waiting
             if (event := decide(Observation(now, found[unit.id].state), unit))
         ]
@@ -67,6 +71,14 @@ def _poll_output(k: Keeper, campaign_id: int, campaign: Campaign, now: datetime)
         store.postpone(db, [(unit, _next_look(unit, now, soon)) for unit in waiting if unit.id not in moved])
     k.log_moves(campaign.name, moves, dests)
     return len(waiting)
+
+
+def _move(k: Keeper, unit: Unit, event: str, found: Found, rivals: bool) -> Move:
+    if found.state is Output.DIFFERS:
+        cause = k.causes.judge(Failure(step="declare", fault="record_differs", message=found.differ))
+        why = f"{cause.words}; take the wrong copy's location out of SAM, then `keepupctl release`"
+        return Move(unit, event, why, cause=cause.name)
+    return Move(unit, event, "SAM shows the output", guards=rival_guard(rivals))
 
 
 def rival_guard(has_rivals: bool) -> frozenset[str]:

@@ -103,7 +103,7 @@ def look_again(k: Keeper, now: datetime) -> None:
             due = reads.due_units(db, campaign_id, ["held", "crash"], now, DUE)
         if not due:
             continue
-        found = look_for_outputs(k.sam, campaign, due)
+        found = look_for_outputs(k, campaign, due)
         seen = {unit.id: Observation(now, found[unit.id].state) for unit in due}
         moves = [_again(k, campaign_id, unit, event, now) for unit in due if (event := decide(seen[unit.id], unit))]
         with k.database.write("time up") as db:

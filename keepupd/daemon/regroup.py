@@ -66,7 +66,7 @@ def _misfit(bad: Collection[str], members: Collection[str]) -> str:
 
 
 def _is_in_sam(k: Keeper, campaign: Campaign, unit: Unit) -> str:
-    found = look_for_outputs(k.sam, campaign, [unit])[unit.id]
+    found = look_for_outputs(k, campaign, [unit])[unit.id]
     if found.state is Output.ABSENT:
         return ""
     names = ", ".join(record.name for record in found.records)

@@ -166,9 +166,8 @@ def _copy_of(campaign: Campaign, record: FileRecord | None) -> Path | None:
         return None
     for output in campaign.outputs:
         for location in record.locations:
-            place, top = location.partition("(")[0], output.location.rstrip("/")  # SAM adds "(tape)" and the like
-            if f"{place}/".startswith(f"{top}/"):
-                return local_path(output.url.rstrip("/") + place.removeprefix(top)) / record.name
+            if url := output.url_of(location):
+                return local_path(url) / record.name
     return None
 
 

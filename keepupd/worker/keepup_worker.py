@@ -13,6 +13,7 @@ import json
 import os
 import re
 import select
+import shutil
 import signal
 import socket
 import struct
@@ -27,6 +28,8 @@ EXIT_CODES = {"ok": 0, "order": 2, "no_file": 10, "establish": 11, "fetch": 12, 
               "copy": 15, "declare": 16, "finish": 17, "signal": 18}                # 1 is Python's own
 FAULTS = {"fetch": ("absent", "differs", "unreachable", "not_staged", "no_space", "sam_unavailable", "sam_refused"),
           "copy": ("unreachable", "no_space", "differs", "refused")}    # any other trouble there is "unreachable"
+TOOL_FAULTS = (("absent", r"^exit 54:|\[3011\]|no such file"), ("no_space", "no space left|quota"),
+               ("refused", "permission denied|not authorized"), ("differs", "checksum"))     # of xrdcp, xrdfs, ifdh
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGXCPU)
 LIMITS = {"executable_wall_s": None, "fetch_patience_s": 600, "stage_patience_s": 3600, "copy_patience_s": 600}
 LOG_HEAD, LOG_TAIL = 1 << 20, 4 << 20   # bytes kept of what a command prints; the middle is dropped
@@ -36,6 +39,7 @@ LEAVE_PATIENCE_S = 5    # to tell SAM of a failure: the report matters more than
 XROOTD_TIMEOUTS = {"XRD_CONNECTIONWINDOW": "30", "XRD_CONNECTIONRETRY": "2", "XRD_REQUESTTIMEOUT": "120",
                    "XRD_STREAMTIMEOUT": "60"}       # xrdcp's own defaults wait for many minutes
 PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,149}\Z")
+TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*\Z")    # RFC 6750, 2.1
 PLACEHOLDER = re.compile(r"\{([a-z_]+)(?::([A-Za-z0-9_.-]+))?\}")
 UNIT_PARAMS = ("run", "subrun", "seed", "events", "serial")
 PLACEHOLDERS = UNIT_PARAMS + ("input", "inputs", "input_list", "output", "metadata", "unit", "scratch", "campaign")
@@ -276,14 +280,16 @@ def seconds_to_wait(reply, default):
 
 
 def authorization():
-    """The bearer token as a header, for https alone: in the clear it would be anybody's."""
-    place = os.environ.get("BEARER_TOKEN_FILE") or "%s/bt_u%d" % (
-        os.environ.get("XDG_RUNTIME_DIR", "/run/user/%d" % os.getuid()), os.getuid())
-    try:
-        with open(place) as stream:
-            return {"Authorization": "Bearer " + stream.read().strip()}
-    except OSError:
-        return {}
+    """The bearer token as a header, for https alone: in the clear it would be anybody's. Read anew for each request."""
+    folders = (os.environ.get("XDG_RUNTIME_DIR") or "/run/user/%d" % os.getuid(), "/tmp")
+    for place in [os.environ.get("BEARER_TOKEN_FILE", "")] + ["%s/bt_u%d" % (f, os.getuid()) for f in folders]:
+        if os.path.isfile(place):
+            with open(place, "rb") as stream:
+                token = stream.read().decode("ascii", "replace").strip()
+            if not TOKEN.match(token):      # http.client would quote it in its error, and so in our log
+                raise OSError("%s holds no bearer token" % place)
+            return {"Authorization": "Bearer " + token}
+    return {}
 
 
 def tls_context():
@@ -292,8 +298,15 @@ def tls_context():
     context = ssl.create_default_context()
     if os.environ.get("X509_CERT_DIR"):
         context.load_verify_locations(capath=os.environ["X509_CERT_DIR"])
-    if os.environ.get("X509_USER_PROXY"):
-        context.load_cert_chain(os.environ["X509_USER_PROXY"])
+    proxy, usual = os.environ.get("X509_USER_PROXY"), "/tmp/x509up_u%d" % os.getuid()
+    cert, key = proxy or os.environ.get("X509_USER_CERT"), proxy or os.environ.get("X509_USER_KEY")
+    if not (cert and key) and os.path.isfile(usual) and not authorization():    # nobody named it: a token comes first
+        cert, key = usual, usual
+    if cert and key:
+        try:
+            context.load_cert_chain(cert, key, password="")     # "": never ask for one on a terminal
+        except OSError as error:
+            raise OSError("the grid certificate %s can't be used: %s" % (cert, error)) from None
     return context
 
 
@@ -336,27 +349,15 @@ def run_tool(argv, timeout_s):
     text = clean(done.stdout.decode("utf-8", "replace"))[-500:]
     if done.returncode == 0:
         return text
-    words, fault = text.lower(), "unreachable"
-    if done.returncode == 54 or "[3011]" in words or "no such file" in words:
-        fault = "absent"
-    elif "no space left" in words or "quota" in words:
-        fault = "no_space"
-    elif "permission denied" in words or "not authorized" in words:
-        fault = "refused"
-    elif "checksum" in words:
-        fault = "differs"
+    words = "exit %d: %s" % (done.returncode, text.lower())
+    fault = next((fault for fault, pattern in TOOL_FAULTS if re.search(pattern, words)), "unreachable")
     raise Failure(fault, "%s ended with %d: %s" % (argv[0], done.returncode, text))
-
-
-def on_path(program):
-    places = os.environ.get("PATH", os.defpath).split(os.pathsep)
-    return any(os.access(os.path.join(place, program), os.X_OK) for place in places)
 
 
 def fetch_file(url, path, timeout_s):
     """Copy `url` to the local `path`, by ifdh where the node has it, else by the URL's scheme. Raises Failure."""
     scheme = urlsplit(url).scheme
-    if on_path("ifdh"):
+    if shutil.which("ifdh"):
         run_tool(["ifdh", "cp", url, path], timeout_s)
     elif scheme in ("root", "xroot", "xrootd"):
         run_tool(["xrdcp", "-f", "--nopbar", unquote(url), path], timeout_s)
@@ -393,12 +394,11 @@ def copy_bytes(source, path, lasting=False):
 def fetch_http(url, path, timeout_s):
     import urllib.request
     request = urllib.request.Request(url)
-    if url.startswith("https:"):
-        for name, value in authorization().items():
-            request.add_unredirected_header(name, value)    # the door may send us elsewhere; our token stays here
     deadline = time.monotonic() + timeout_s
-    context = tls_context() if url.startswith("https:") else None
     try:
+        for name, value in authorization().items() if url.startswith("https:") else ():
+            request.add_unredirected_header(name, value)    # the door may send us elsewhere; our token stays here
+        context = tls_context() if url.startswith("https:") else None
         with urllib.request.urlopen(request, timeout=min(60, timeout_s), context=context) as reply, \
                 open(path, "wb") as copy:
             for data in iter(lambda: reply.read(CHUNK), b""):
@@ -907,17 +907,11 @@ class Job(object):
 
     def value(self, name, label):
         labels = [output["label"] for output in self.report["outputs"]]
-        if name in UNIT_PARAMS:
-            found = (self.unit.get("params") or {}).get(name)
-        elif name == "input":
-            found = next(iter(self.local_inputs()), None)
-        elif name == "input_list":
-            found = self.write_input_list()
-        elif name in ("output", "metadata"):
-            index = labels.index(label or labels[0])
-            found = self.local_output(index) if name == "output" else self.local_metadata(index)
-        else:
-            found = {"unit": self.unit.get("unit"), "scratch": self.scratch, "campaign": self.order["campaign"]}[name]
+        index = labels.index(label or labels[0])
+        values = dict(self.unit.get("params") or {}, unit=self.unit.get("unit"), campaign=self.order["campaign"],
+                      scratch=self.scratch, input=next(iter(self.local_inputs()), None),
+                      output=self.local_output(index), metadata=self.local_metadata(index))
+        found = self.write_input_list() if name == "input_list" else values.get(name)
         if found is None:
             raise Failure("bad_order", "the command asks for {%s} and this unit has none" % name, "order")
         return found
@@ -1247,7 +1241,6 @@ class Job(object):
                 self.clean_up()
 
     def clean_up(self):
-        import shutil
         shutil.rmtree(self.work, ignore_errors=True)
 
 

@@ -16,7 +16,7 @@ from keepupd.clients.total_file import kept_at, load
 from keepupd.core.errors import SamUnavailable
 from keepupd.daemon import totalling
 from keepupd.daemon.check import Findings
-from keepupd.daemon.check_campaign import check_campaign
+from keepupd.daemon.check_registered import Registered, check_outputs
 from keepupd.store.tables import polls
 
 ANALYSIS = {
@@ -278,9 +278,9 @@ def test_a_version_declared_without_a_copy_is_passed_over(farm):
 def test_check_says_how_the_total_would_be_declared_and_what_stands_in_the_way(tmp_path):
     farm = make(tmp_path, outputs=[{"tier": "h", "file_type": "mc", "location": "demo:/out", "url": "root://host//out"}])
     found = Findings()
-    check_campaign(found, farm.keeper, farm.flow[0], False, farm.now)
+    check_outputs(found, farm.keeper, Registered(farm.sam), farm.flow[0], farm.now)
     assert any("cannot reach root://host//out" in check["words"] for check in found.checks if not check["ok"])
     (tmp_path / "two").mkdir()
     farm, found = make(tmp_path / "two"), Findings()
-    check_campaign(found, farm.keeper, farm.flow[0], False, farm.now)
+    check_outputs(found, farm.keeper, Registered(farm.sam), farm.flow[0], farm.now)
     assert found.well and any("ana_total_v1.root" in check["words"] for check in found.checks)

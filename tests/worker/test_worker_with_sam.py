@@ -1,66 +1,9 @@
 """The worker against the real embedded SAM, with real projects, and with other workers at the same time."""
-import json
-import re
-import subprocess
-import sys
-import urllib.error
-import urllib.request
-import zlib
 from collections import Counter
-from pathlib import Path
-from urllib.parse import quote, urlencode
 
 import pytest
 from conftest import Node
-
-
-class EmbeddedSam:
-    """keepup-sam in a process of its own, and as much of a client as these stories need."""
-    def __init__(self, place):
-        command = [Path(sys.executable).parent / "keepup-sam", "serve", "--db", place / "sam.db", "--port", "0"]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        self.base = re.search(r"http://\S+", self.process.stdout.readline()).group(0)
-        self.queue, self.status = [], {}
-        self.post("/values/parameters", {"name": "DUNE.campaign", "category": "DUNE", "data_type": "string"})
-        self.post("/values/applications", {"family": "keepup", "name": "reco", "version": "v1"})
-
-    def stop(self):
-        self.process.terminate()
-        self.process.wait(10)
-
-    def post(self, path, form=None, record=None):
-        data = json.dumps(record) if record is not None else urlencode(form)
-        kind = "application/json" if record is not None else "application/x-www-form-urlencoded"
-        request = urllib.request.Request(self.base + path, data.encode(), {"Content-Type": kind, "SAM-Role": "*"})
-        try:
-            return urllib.request.urlopen(request).read().decode()
-        except urllib.error.HTTPError as error:
-            raise AssertionError(f"{path}: {error.code} {error.read().decode()}") from error
-
-    def get(self, path):
-        request = urllib.request.Request(self.base + path, headers={"Accept": "application/json"})
-        return urllib.request.urlopen(request).read().decode()
-
-    def has_disk(self, directory):
-        self.post("/values/data_disks", {"mountpoint": f"demo:{directory}"})
-
-    def deliver(self, name, path, record, url=None):
-        self.post("/files", record={"file_name": name, "file_type": "detector", "data_tier": "raw",
-                                    "file_format": "root", **record})
-        self.post(f"/files/name/{quote(name, safe='')}/locations", {"add": f"demo:{path.parent}"})
-        self.queue.append(name)
-
-    def starts(self, project, *names):
-        names = names or self.queue
-        dims = " or ".join(f"file_name '{name}'" for name in names)
-        self.post("/definitions/create", {"defname": project, "dims": dims, "group": "dune"})
-        return self.post("/startProject", {"name": project, "station": "dune", "group": "dune", "defname": project})
-
-    def count(self, dims):
-        return int(self.get("/files/count?" + urlencode({"dims": dims})))
-
-    def record(self, name):
-        return json.loads(self.post("/files/metadata", {"file_name": name, "locations": 1}))[0]
+from embedded_sam import EmbeddedSam
 
 
 @pytest.fixture
@@ -114,6 +57,7 @@ def test_a_merge_of_a_whole_project(node, sam):
     assert sam.count("project_name keepup_L and consumed_status consumed") == 4
 
 
+@pytest.mark.long
 def test_workers_that_race_to_declare_one_output_leave_one_record(node, sam):
     """Late workers of lost jobs: five launches made the same output, each with other bytes, and declare it at once."""
     node.has_input("run1.root")
@@ -130,18 +74,6 @@ def test_workers_that_race_to_declare_one_output_leave_one_record(node, sam):
     (winner,) = [d for d in done if d.output["state"] == "located"]
     assert place["full_path"] == winner.output["location"]
     assert len(node.copies()) == 1 + states["copied"]
-
-
-def test_what_a_dead_worker_declared_is_located_or_left_to_the_daemon(node, sam):
-    node.has_input("run1.root")
-    data = node.root_bytes
-    sam.post("/files", record={"file_name": "run1.root.out", "file_type": "detector", "file_size": len(data),
-                               "checksum": [f"adler32:{zlib.adler32(data):08x}"]})
-    sam.starts("keepup_L")
-    assert node.work().output["state"] == "located"
-    sam.starts("keepup_M", "run1.root")
-    again = node.work({**node.order(), "project": "keepup_M"}, job="M.1")
-    assert again.output["state"] == "lost_race" and len(node.copies()) == 1
 
 
 def test_a_parent_or_a_key_sam_does_not_know_is_refused_in_words(node, sam):
