@@ -20,6 +20,7 @@ from keepupd.core import naming
 from keepupd.fields import (
     FROM_INPUT,
     FROM_SERIAL,
+    HISTOGRAM_CHECK,
     Count,
     Metadata,
     MetadataKey,
@@ -161,10 +162,14 @@ class Campaign(Model):
 
     @field_validator("validation")
     @classmethod
-    def _root_only_for_root(cls, validation: Validation, info: ValidationInfo) -> Validation:
+    def _fits_the_outputs(cls, validation: Validation, info: ValidationInfo) -> Validation:
         other = [o for o in info.data.get("outputs", ()) if "root" not in o.file_format.lower()]
         if validation.root and other:
             raise wrong(f"output {other[0].label!r} has file_format {other[0].file_format}; set root: false", "root")
+        if validation.histograms and info.data.get("type") != "analysis":
+            raise wrong("only a campaign of type analysis has it", "histograms")
+        if validation.histograms and HISTOGRAM_CHECK in getattr(info.data.get("executable"), "files", ()):
+            raise wrong(f"keepupd brings {HISTOGRAM_CHECK}: take yours out of executable.files", "histograms")
         return validation
 
     def output_names(self, input_name: str, edition: int = 1) -> dict[str, str]:
@@ -179,11 +184,12 @@ class Campaign(Model):
     def shape(self) -> dict[str, Any]:
         """All that shapes outputs, as JSON has it: what may not change once an output is declared."""
         own = {"generator": {"first_run", "subruns_per_run", "events_per_unit", "run_type"}, "merge": {"by"}}
-        parts: dict[str, Any] = dict.fromkeys(("name", "type", "executable", "metadata", "outputs"), True)
+        parts: dict[str, Any] = dict.fromkeys(
+            ("name", "type", "input", "executable", "validation", "metadata", "outputs"), True
+        )
         shape = self.model_dump(mode="json", include=parts | own)
         for output in shape["outputs"]:
-            for key in ("location", "url", "definitions"):  # where an output goes does not change what it is
-                del output[key]
+            del output["url"]  # how jobs reach the location does not change what is there
         return shape
 
     def fingerprint(self) -> str:

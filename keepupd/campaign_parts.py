@@ -16,6 +16,7 @@ from keepupd.fields import (
     Count,
     DefinitionOrNone,
     Flag,
+    HistogramName,
     JobFiles,
     Label,
     Location,
@@ -134,6 +135,11 @@ class Validation(Model):
     root: Flag = Field(default=True, description="The output must be a whole ROOT file")
     min_bytes: Count = Field(default=1, description="Least size of an output, in bytes")
     min_events: Count | None = Field(default=None, description="Least number of events in an output (null: any)")
+    histograms: list[HistogramName] | None = Field(
+        default=None,
+        min_length=1,
+        description="Of an analysis: histograms that must be there and finite, not all empty; the node needs uproot",
+    )
     command: list[CheckArgument] | None = Field(
         default=None,
         min_length=1,

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator, mod
 
 from keepupd.checking import Model, text, wrong
 from keepupd.core import serials
-from keepupd.fields import SET_BY_KEEPUPD, Count, Seconds, Word
+from keepupd.fields import SET_BY_KEEPUPD, Count, HistogramName, Seconds, Word
 
 GROUP_FIELDS = ("run", "data_tier", "data_stream", "file_type", "file_format")  # SAM's own, beside Category.name
 LIMITS = ("max_files", "max_bytes", "max_events", "max_age_s")
@@ -111,9 +111,9 @@ class Total(Model):
 
 
 class Analysis(Model):
-    histograms: list[
-        Annotated[str, text(r"^[A-Za-z0-9_][A-Za-z0-9_./-]{0,199}$", "must be a histogram's name in its file")]
-    ] = Field(min_length=1, description="Histograms that each output must hold, and that are summed into the total")
+    histograms: list[HistogramName] = Field(
+        min_length=1, description="Histograms that each output must hold, and that are summed into the total"
+    )
     total: Total = Field(default=Total(), description="The campaign's running total")
 
 

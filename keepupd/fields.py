@@ -17,6 +17,7 @@ ALWAYS = ("output", "metadata", "unit", "scratch", "campaign")
 PLACEHOLDER = re.compile(r"\{([a-z_]+)(?::([A-Za-z0-9_.-]+))?\}")  # as the worker reads them; ${HOME} is the shell's
 ALMOST = re.compile(r"(?<!\$)\{([A-Za-z_]+)(?::[^{}]*)?\}")
 NAMES_OF_THE_JOB = ("order.json", "report.json", "executable.log", "keepup_worker.py")
+HISTOGRAM_CHECK = "check_histograms.py"  # sent with the jobs of a campaign that has validation.histograms
 LONGEST_FILE = 1_000_000  # characters of a file sent with each job
 SET_BY_KEEPUPD = (
     *("file_name", "file_size", "file_id", "checksum", "file_type", "file_format"),
@@ -137,6 +138,7 @@ WriteUrl = Annotated[
     str, text(r"^(file:///|(root|xroot|https?)://[^/\s]+/)[^\s'\"]*$", "must be file:///, root:// or https://")
 ]
 Template = Annotated[str, AfterValidator(_plain_template)]
+HistogramName = Annotated[str, text(r"^[A-Za-z0-9_][A-Za-z0-9_./-]{0,199}$", "must be a histogram's name in its file")]
 MetadataKey = Annotated[str, AfterValidator(_metadata_key)]
 MetadataValue = Annotated[Any, AfterValidator(_metadata_value), WithJsonSchema({"type": ["string", "number"]})]
 Metadata = dict[MetadataKey, MetadataValue]

@@ -5,14 +5,14 @@ a flow before it runs, and what only looks odd.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
 
 from keepupd.campaign import Campaign
 from keepupd.campaign_parts import Output
-from keepupd.queries import definitions_in, matches
+from keepupd.queries import INHERITED, definitions_in, matches
 from keepupd.yamlfile import Place
 
 
@@ -45,6 +45,7 @@ class Flow:
     feeds: tuple[Feed, ...]
     outside: frozenset[str]
     cycle: tuple[str, ...] = ()
+    circular: tuple[Feed, ...] = ()  # that a query may pick, too, but would close a circle: not in `feeds`
 
     @cached_property
     def _makers(self) -> dict[str, list[str]]:
@@ -92,13 +93,25 @@ def build_flow(campaigns: list[Campaign], campaign_parameter: str) -> Flow:
         if not feed.sure and not cycle and not _order(named, [*kept, feed])[1]:
             kept.append(feed)
             order, _ = _order(named, kept)
+    maybe = [feed for feed in _maybe(named, campaign_parameter) if feed not in kept]
+    circular = [feed for feed in maybe if _order(named, [*kept, feed])[1]]
     outside = frozenset(
         name for name, one in named.items() if one.type != "generator" and _is_fed_from_outside(named, one, kept)
     )
-    return Flow({name: named[name] for name in order}, tuple(kept), outside, cycle)
+    return Flow({name: named[name] for name in order}, tuple(kept), outside, cycle, () if cycle else tuple(circular))
 
 
-def _feeds(named: dict[str, Campaign], reader: Campaign, parameter: str) -> Iterator[Feed]:
+def _maybe(named: dict[str, Campaign], parameter: str) -> Iterator[Feed]:
+    """All that a query may pick, by keys that outputs inherit too. One that names a definition picks by that."""
+    for reader in named.values():
+        query = _query_of(named, reader)
+        if reader.type != "generator" and query is not None and not definitions_in(query):
+            yield from (replace(feed, sure=False) for feed in _feeds(named, reader, parameter, inherited=True))
+
+
+def _feeds(
+    named: dict[str, Campaign], reader: Campaign, parameter: str, inherited: bool = False
+) -> Iterator[Feed]:
     definition, query = reader.input.definition, _query_of(named, reader)
     made = {route.name for maker in named.values() for output in maker.outputs for route in output.definitions}
     for maker in named.values():
@@ -107,7 +120,10 @@ def _feeds(named: dict[str, Campaign], reader: Campaign, parameter: str) -> Iter
             if query is None:
                 if definition in mine:
                     yield Feed(maker.name, output.label, definition, reader.name)
-            elif (found := matches(query, known_of(maker, output, parameter), mine, made - mine)).likely:
+                continue
+            taken_over = {key.lower(): INHERITED for key in output.inherit} if inherited else {}
+            known = taken_over | known_of(maker, output, parameter)
+            if (found := matches(query, known, mine, made - mine)).likely:
                 yield Feed(maker.name, output.label, definition, reader.name, sure=found.value is True)
 
 
@@ -148,7 +164,8 @@ def _order(named: dict[str, Campaign], feeds: list[Feed]) -> tuple[list[str], tu
 
 
 def look_at(flow: Flow) -> Iterator[Remark]:
-    """A circle is a fault. Odd: an input that nobody feeds, an output that no one reads, a route that never matches."""
+    """A circle is a fault. Odd: an input that nobody feeds, an output that no one reads, a route that never matches,
+    a query that may pick its campaign's own results."""
     if flow.cycle:
         circle = " → ".join(flow.cycle)
         yield Remark(
@@ -157,6 +174,8 @@ def look_at(flow: Flow) -> Iterator[Remark]:
     unread: dict[str, str] = {}
     for campaign in flow.campaigns.values():
         yield from _never_matching(campaign)
+        yield from _circular(flow, campaign)
+        yield from _odd_analysis(flow, campaign)
         for remark, definition in _unread(flow, campaign):
             unread[definition] = campaign.name
             yield remark
@@ -172,6 +191,32 @@ def _never_matching(campaign: Campaign) -> Iterator[Remark]:
                 if key.lower() in fixed and str(fixed[key.lower()]) not in [str(value) for value in values]:
                     words = f"never matches: {key} of this output is always {fixed[key.lower()]!r}"
                     yield Remark(campaign.name, ("outputs", number, "definitions", position, "where", key), words)
+
+
+def _circular(flow: Flow, campaign: Campaign) -> Iterator[Remark]:
+    """A query that may pick what is made of its own results would have them processed again and again."""
+    for maker in dict.fromkeys(feed.maker for feed in flow.circular if feed.reader == campaign.name):
+        whose = "its own outputs" if maker == campaign.name else f"outputs of {maker}, which are made of its own,"
+        words = f"may match {whose} too: ask for what only the true input has, such as its data_tier"
+        yield Remark(campaign.name, ("input", "query"), words)
+
+
+def _odd_analysis(flow: Flow, campaign: Campaign) -> Iterator[Remark]:
+    """Histograms that nothing checks, or that SAM can't tell from the files they are made of."""
+    if campaign.type != "analysis":
+        return
+    if not campaign.validation.histograms:
+        names = ", ".join(campaign.analysis.histograms if campaign.analysis else ())
+        words = f"nothing checks the histograms; say histograms: [{names}]"
+        yield Remark(campaign.name, ("validation",), words)
+    fed = [(feed.maker, output) for feed in flow.feeds if feed.reader == campaign.name
+           for output in flow.campaigns[feed.maker].outputs if output.label == feed.label]  # fmt: skip
+    for number, mine in enumerate(campaign.outputs):
+        for key in ("tier", "file_type"):
+            same = [maker for maker, output in fed if getattr(output, key) == getattr(mine, key)]
+            if same:
+                words = f"is {getattr(mine, key)!r}, as of its input from {same[0]}; histogram files need their own"
+                yield Remark(campaign.name, ("outputs", number, key), words)
 
 
 def _unread(flow: Flow, campaign: Campaign) -> Iterator[tuple[Remark, str]]:

@@ -53,6 +53,7 @@ class Match:
 
 
 UNKNOWN = Match(None)
+INHERITED = object()  # as a value of what is known: taken over from the input, and so perhaps what a query asks for
 Condition = Callable[[str, str, list[str]], Match]
 
 
@@ -146,6 +147,8 @@ def _not(part: Match) -> Match:
 
 
 def _condition(known: Mapping[str, object], name: str, operator: str, values: list[str]) -> Match:
+    if known.get(name) is INHERITED:
+        return Match(None, True)
     if name not in known or operator in ("<", ">", "<=", ">="):
         return UNKNOWN
     patterns = [re.escape(value).replace("%", ".*").replace(r"\?", ".") for value in values]

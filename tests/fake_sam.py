@@ -45,6 +45,7 @@ class _File:
 class _Definition:
     name: str
     dims: str
+    description: str = ""
     used: bool = False
 
 
@@ -64,6 +65,7 @@ class _Project:
     snapshot: list[int]
     ended: bool = False
     given: dict[int, tuple[int, str]] = field(default_factory=dict)  # file id -> process id, status
+    failed: set[int] = field(default_factory=set)
 
 
 def asked(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -207,6 +209,10 @@ class FakeSam:
         return self._definition(name).dims
 
     @asked
+    def description(self, definition: str) -> str:
+        return self._definition(definition).description
+
+    @asked
     def definitions(self, prefix: str) -> list[str]:
         return sorted(name for name in self.defined if name.startswith(prefix))
 
@@ -218,7 +224,7 @@ class FakeSam:
             raise DefinitionDiffers(name, dims, found.dims)
         evaluate(dims, self)
         if not found:
-            self.defined[name] = _Definition(name, dims)
+            self.defined[name] = _Definition(name, dims, description)
 
     @asked
     def rename_definition(self, old: str, new: str) -> None:
@@ -340,9 +346,14 @@ class FakeSam:
         held = [file_id for file_id, status in mine.items() if status in ("delivered", "transferred")]
         free = (
             []
-            if process.limit and len(mine) >= process.limit
-            else [i for i in project.snapshot if i not in project.given]
+            if held or (process.limit and len(mine) >= process.limit)
+            else [i for i in project.snapshot if i not in project.given and i not in project.failed]
         )
+        for file_id in list(free):
+            if self.by_id[file_id].locations:
+                break
+            project.failed.add(file_id)  # its location went meanwhile: passed over, for good
+            free.remove(file_id)
         for file_id in [*held, *free][:1]:
             project.given.setdefault(file_id, (process_id, "delivered"))
             return next(self._listed([file_id]))

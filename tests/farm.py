@@ -76,6 +76,12 @@ class FakeStorage:
         folder, _, name = url.rpartition("/")
         return self.made.get(folder, {}).get(name)
 
+    def remove(self, url: str, name: str) -> None:
+        """As a worker does: one file, and its directory when that was all."""
+        self.made.get(url, {}).pop(name, None)
+        if not self.made.get(url):
+            self.made.pop(url, None)
+
     def remove_tree(self, url: str) -> None:
         self.made.pop(url, None)
 
@@ -87,7 +93,7 @@ class FakeJob:
     farm: "Farm"
     key: str
     tag: str
-    order: dict[str, Any]
+    files: dict[str, str]
     memory_mib: int
     state: JobState = JobState.IDLE
     report: dict[str, Any] | None = None
@@ -97,6 +103,9 @@ class FakeJob:
     process: int | None = None
     change: int = 0
     host: str = "node1"
+
+    def __post_init__(self) -> None:
+        self.order: dict[str, Any] = json.loads(self.files["order.json"])
 
     @property
     def live(self) -> bool:
@@ -122,6 +131,9 @@ class FakeJob:
             pass
         if not self.inputs:
             self.leaves(10, step="establish")
+            return False
+        if self.order["type"] == "merge" and set(self.inputs) != set(self.unit["inputs"]):
+            self.leaves(12, "fetch", "incomplete")
             return False
         self.input = self.inputs[0]
         return True
@@ -164,13 +176,13 @@ class FakeJob:
         """The batch system forgets it."""
         del self.farm.batch.jobs[self.key]
 
-    def copies(self) -> dict[str, Any]:
-        """The output is valid and copied; what the report says of it."""
-        name = self.unit["outputs"]["output"]
-        out = self.order["outputs"][0]
+    def copies(self, which: int = 0, start: str = "") -> dict[str, Any]:
+        """An output (of several, the one of this number) is valid and copied; what the report says of it."""
+        out = self.order["outputs"][which]
+        name = self.unit["outputs"][out["label"]]
         launch, _, number = self.key.rpartition(".")
-        below = f"{launch}/{number}-{self.farm.next_letters()}"
-        made = {"label": "output", "name": name, "size": 2000, "checksum": [CHECKSUM], "state": "copied",
+        below = f"{launch}/{number}-{start or self.farm.next_letters()}"
+        made = {"label": out["label"], "name": name, "size": 2000, "checksum": [CHECKSUM], "state": "copied",
                 "location": f"{out['location']}/{below}", "url": f"{out['url']}/{below}"}  # fmt: skip
         events = sum(self.farm.sam.by_name[name].metadata.get("event_count", 0) for name in self.inputs)
         first = self.farm.sam.by_name[self.inputs[0]].metadata if self.inputs else {}
@@ -178,19 +190,18 @@ class FakeJob:
                             **{key: first[key] for key in out["inherit"] if key in first},
                             "event_count": events or self.unit["params"].get("events", 0),
                             "parents": [{"file_name": name} for name in self.inputs]}  # fmt: skip
-        self.farm.storage.made[made["url"]] = {name: (2000, CHECKSUM)}
+        self.farm.storage.made.setdefault(made["url"], {})[name] = (2000, CHECKSUM)
         return made
 
-    def succeeds(self, declares: bool = True) -> None:
-        """All steps; `declares=False`: SAM does not take the declaration, which is left to the daemon."""
-        made = self.copies()
-        if declares:
-            declares = self.declares(made)
+    def succeeds(self, declares: bool = True, without: Collection[str] = ()) -> None:
+        """All steps; `declares=False`: SAM does not take the declarations, which are left to the daemon; nor does it
+        take that of the outputs `without` (labels)."""
+        start = self.farm.next_letters()
+        made = [self.copies(which, start) for which in range(len(self.order["outputs"]))]
+        refused = [one for one in made if not declares or one["label"] in without or not self.declares(one)]
+        done = not refused
         self.leaves(
-            0 if declares else 16,
-            "finish" if declares else "declare",
-            "" if declares else "sam_unavailable",
-            outputs=[made],
+            0 if done else 16, "finish" if done else "declare", "" if done else "sam_unavailable", outputs=made
         )
 
     def declares(self, made: dict[str, Any]) -> bool:
@@ -201,7 +212,7 @@ class FakeJob:
             record = self.farm.sam.records([made["name"]])[made["name"]]
             if not record.locations:
                 return False
-            self.farm.storage.remove_tree(made["url"])
+            self.farm.storage.remove(made["url"], made["name"])
             made["state"] = "lost_race"
         else:
             made["state"] = "located"
@@ -232,8 +243,7 @@ class FakeBatch:
         for key in [f"{launch.key}.{number}" for number in launch.numbers]:
             if key not in self.known:
                 self.known.add(key)
-                order = json.loads(launch.files["order.json"])
-                self.jobs[key] = FakeJob(self.farm, key, launch.tag, order, launch.memory_mib)
+                self.jobs[key] = FakeJob(self.farm, key, launch.tag, launch.files, launch.memory_mib)
                 self.touch(self.jobs[key])
 
     def look(self, daemon: str, cursor: str | None) -> Look:

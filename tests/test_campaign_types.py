@@ -74,6 +74,14 @@ def test_a_merge_names_its_output_and_inherits_what_it_groups_by():
     assert merge.outputs[0].inherit == ["DUNE.sample", "DUNE.config"]  # SAM's keys know no case; run is united instead
 
 
+def test_an_analysis_may_not_bring_a_file_called_as_keepupds_own_check(tmp_path):
+    (tmp_path / "check_histograms.py").write_text("print('mine')")
+    own = {"executable": {**COMMON["executable"], "files": ["check_histograms.py"]}}
+    assert faults(tmp_path, spec("analysis", **own)) == []
+    (fault,) = faults(tmp_path, spec("analysis", **own, validation={"histograms": ["residual"]}))
+    assert fault == "validation.histograms: keepupd brings check_histograms.py: take yours out of executable.files"
+
+
 def test_an_analysis_has_a_total_of_its_own():
     assert made("analysis").analysis.total.name == "x_analysis_total"
 
@@ -99,6 +107,9 @@ WRONG = [
     ("analysis", {"analysis": {"histograms": ["a"], "total": {"name": "../x"}}}, "analysis.total.name: '../x' must be"),
     ("analysis", {"outputs": [{**COMMON["outputs"][0], "file_format": "csv"}], "validation": {"root": False}},
      "outputs[0].file_format: histograms are kept in ROOT files, not csv"),
+    ("reco", {"validation": {"histograms": ["a"]}}, "validation.histograms: only a campaign of type analysis has it"),
+    ("analysis", {"validation": {"histograms": []}}, "validation.histograms: must have at least 1 item(s)"),
+    ("analysis", {"validation": {"histograms": ["a,b"]}}, "validation.histograms[0]: 'a,b' must be a histogram's name"),
     ("reco", {"canary": {"units": -1}}, "canary.units: must be at least 0"),
     ("reco", {"breaker": {"share": 1.5}}, "breaker.share: must be at most 1"),
     ("reco", {"breaker": {"window": 5}}, "breaker.least: must be at most window, 5, not 10"),

@@ -197,9 +197,11 @@ def test_what_shapes_outputs_changes_the_fingerprint(folder, old, new):
     assert folder.load()[0].fingerprint() != before
 
 
-def test_a_move_of_the_output_directory_leaves_the_fingerprint(folder):
+def test_a_move_of_the_outputs_changes_the_fingerprint_but_not_another_way_to_reach_them(folder):
     before = folder.load()[0].fingerprint()
     folder.campaign(RECO.replace("/data/reco", "/data2/reco"))
+    assert folder.load()[0].fingerprint() != before
+    folder.campaign(RECO.replace("    location:", "    url: file:///mnt/data/reco\n    location:"))
     assert folder.load()[0].fingerprint() == before
 
 

@@ -44,14 +44,16 @@ def generator(name, sample, first_run, more=""):
 
 def reco(name, inputs, definitions="", kind="reco"):
     routes = f", definitions: {definitions}" if definitions else ""
+    file_type = "histogram" if kind == "analysis" else "mc"
     return f"""\
   - name: {name}
     type: {kind}
     input: {inputs}
-    outputs: [{{tier: {name}-tier, file_type: mc, location: "demo:/reco"{routes}}}]
+    outputs: [{{tier: {name}-tier, file_type: {file_type}, location: "demo:/reco"{routes}}}]
 """
 
 
+ANALYSIS = "    analysis: {histograms: [h]}\n    validation: {histograms: [h]}\n"
 GEN_1, GEN_2 = generator("gen_one", "1", 1), generator("gen_two", "2", 101)
 
 
@@ -217,6 +219,31 @@ def test_a_guess_closes_no_circle(flow):
     assert loaded.flow.cycle == () and len(loaded.flow.campaigns) == 2
 
 
+@pytest.mark.parametrize(
+    ("query", "tier", "inherit", "warned"),
+    [
+        ("data_tier simulated and DUNE.sample '9'", "simulated", "DUNE.sample", True),
+        ("DUNE.sample '9'", "one_r-tier", "dune.Sample", True),
+        ("data_tier simulated and DUNE.sample '9'", "one_r-tier", "DUNE.sample", False),
+        ("defname: raw_files and DUNE.sample '9'", "one_r-tier", "DUNE.sample", False),
+        ("run_number 5", "one_r-tier", "DUNE.sample", False),
+    ],
+)
+def test_a_query_that_may_pick_the_outputs_of_its_own_campaign_is_warned_of(flow, query, tier, inherit, warned):
+    defaults = DEFAULTS.replace(", DUNE.sample: none", "")
+    one = reco("one_r", f'{{query: "{query}"}}').replace("one_r-tier", tier) + f"    inherit: [{inherit}]\n"
+    flow.write(one, defaults=defaults)
+    told = "campaigns[0].input.query: may match its own outputs too: ask for what only the true input has"
+    assert any(told in line for line in flow.warnings()) == warned
+
+
+def test_a_query_that_may_pick_what_is_made_of_its_own_results_is_warned_of(flow):
+    two = reco("two_r", "{definition: two_in}").replace("two_r-tier", "simulated") + "    inherit: [DUNE.sample]\n"
+    one = reco("one_r", "{query: \"data_tier simulated and DUNE.sample '9'\"}", "[two_in]")
+    flow.write(one, two, defaults=DEFAULTS.replace(", DUNE.sample: none", ""))
+    assert any("may match outputs of two_r, which are made of its own" in line for line in flow.warnings())
+
+
 def test_an_output_that_no_one_reads_and_its_misspelt_reader_are_warned_of(flow):
     flow.write(GEN_1.replace('"demo:/sim"', '"demo:/sim", definitions: [Sample_1_Reco_input]'),
                reco("one_r", "{definition: Sample_1_Recoo_input}"))  # fmt: skip
@@ -229,7 +256,7 @@ def test_an_output_that_no_one_reads_and_its_misspelt_reader_are_warned_of(flow)
 
 
 def test_an_input_that_nobody_feeds_is_warned_of_but_not_one_named_on_purpose(flow):
-    last = reco("three_r", "{definition: three_in}", kind="analysis") + "    analysis: {histograms: [h]}\n"
+    last = reco("three_r", "{definition: three_in}", kind="analysis") + ANALYSIS
     flow.write(reco("one_r", "{}", "[two_in]"), reco("two_r", "{definition: two_in}", "[three_in]"), last)
     assert flow.warnings() == [
         "a.flow.yaml:11: campaigns[0].input.definition: no campaign here makes 'one_r_input', "
@@ -242,10 +269,23 @@ def test_an_input_that_nobody_feeds_is_warned_of_but_not_one_named_on_purpose(fl
 def test_a_route_that_never_matches_is_warned_of(flow):
     routes = ', definitions: [{name: two_in, where: {DUNE.sample: "2"}}]'
     flow.write(generator("gen_one", "1", 1, routes), reco("two_r", "{definition: two_in}", kind="analysis")
-               + "    analysis: {histograms: [h]}\n")  # fmt: skip
+               + ANALYSIS)  # fmt: skip
     assert flow.warnings() == [
         "a.flow.yaml:13: campaigns[0].outputs[0].definitions[0].where.DUNE.sample: never matches: DUNE.sample of this "
         "output is always '1'"
+    ]
+
+
+def test_an_analysis_without_checks_or_with_the_types_of_its_input_is_warned_of(flow):
+    last = reco("two_r", "{definition: two_in}", kind="analysis").replace("file_type: histogram", "file_type: mc")
+    last = last.replace("tier: two_r-tier", "tier: simulated")
+    flow.write(generator("gen_one", "1", 1, ", definitions: [two_in]"), last + "    analysis: {histograms: [h, g]}\n")
+    assert flow.warnings() == [
+        "a.flow.yaml:14: campaigns[1].validation: nothing checks the histograms; say histograms: [h, g]",
+        "a.flow.yaml:17: campaigns[1].outputs[0].tier: is 'simulated', as of its input from gen_one; histogram files "
+        "need their own",
+        "a.flow.yaml:17: campaigns[1].outputs[0].file_type: is 'mc', as of its input from gen_one; histogram files "
+        "need their own",
     ]
 
 

@@ -14,7 +14,8 @@ from keepupd.clients.sam import Sam
 CHECKOUT = Path(__file__).parents[1]
 TRAVELS = (
     "keepupd/statecharts/file.yaml", "keepupd/statecharts/campaign.yaml", "keepupd/statecharts/causes.yaml",
-    "keepupd/worker/keepup_worker.py", "keepupd/store/migrations/env.py", "keepupd/samserver/dims.lark",
+    "keepupd/worker/keepup_worker.py", "keepupd/worker/check_histograms.py", "keepupd/store/migrations/env.py",
+    "keepupd/samserver/dims.lark",
 )  # fmt: skip
 CAMPAIGN = """
 name: dune_wheel_reco

@@ -46,6 +46,7 @@ class Numbers(NamedTuple):
 
     files: Mapping[str, Mapping[str, int]]  # of each campaign, by state
     complete: set[str]  # campaigns to which nothing can come any more
+    caught_up: set[str]  # campaigns in declared
     causes: set[str]  # of the files that are in trouble now
 
 
@@ -198,7 +199,7 @@ class Watch:
         self.first_analysis = self.merging_ended = 0.0  # seconds since the start; 0: not yet
 
     def until_the_end(self) -> list[str]:
-        """Until every campaign is complete and its total declared. Says what is not as it should be."""
+        """Until each campaign is complete, in declared, and its total declared. Says what is not as it should be."""
         with Live("", console=console) if console.is_terminal else nullcontext() as screen:
             while self.now < MOST_S:
                 self.services.check()
@@ -206,7 +207,7 @@ class Watch:
                 self.look_after_the_missing_file(numbers)
                 self.note_times(numbers)
                 self.say(numbers, screen)
-                if self.is_complete(numbers) and self.totals_are_declared():
+                if self.is_over(numbers) and self.totals_are_declared():
                     return self.in_the_end()
                 time.sleep(LOOK_EVERY_S)
         return [f"not at the end after {MOST_S:.0f} s; see keepupctl stuck, and {self.home}/log"]
@@ -220,14 +221,16 @@ class Watch:
         try:
             text = httpx.get(self.metrics_url, timeout=5).raise_for_status().text
         except httpx.HTTPError:
-            return Numbers({}, set(), set())
+            return Numbers({}, set(), set(), set())
         families = {one.name: one.samples for one in text_string_to_metric_families(text)}
         files: dict[str, dict[str, int]] = defaultdict(dict)
         for one in families["keepupd_files"]:
             files[one.labels["campaign"]][one.labels["state"]] = int(one.value)
         complete = {one.labels["campaign"] for one in families["keepupd_campaign_complete"] if one.value}
+        caught_up = {one.labels["campaign"] for one in families["keepupd_campaign_state"]
+                     if one.value and one.labels["state"] == "declared"}  # fmt: skip
         causes = {one.labels["cause"] for one in families.get("keepupd_files_in_trouble", [])}
-        return Numbers(files, complete, causes)
+        return Numbers(files, complete, caught_up, causes)
 
     def look_after_the_missing_file(self, numbers: Numbers) -> None:
         if self.taken_from is None:
@@ -267,8 +270,8 @@ class Watch:
         trouble = ", ".join(f"{found[state]} {state}" for state in ("held", "crash", "debug") if found[state])
         return f"{kind} {found['declared']} of {sum(found.values())}" + (f" ({trouble})" if trouble else "")
 
-    def is_complete(self, numbers: Numbers) -> bool:
-        return numbers.complete.issuperset(self.flow.campaigns)
+    def is_over(self, numbers: Numbers) -> bool:
+        return all(names.issuperset(self.flow.campaigns) for names in (numbers.complete, numbers.caught_up))
 
     def totals_are_declared(self) -> bool:
         for name in of_type(self.flow, "analysis"):

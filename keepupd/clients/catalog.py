@@ -69,6 +69,9 @@ class Catalog(Protocol):
     def definition(self, name: str) -> str:
         """Its dimensions. Raises SamAbsent."""
 
+    def description(self, definition: str) -> str:
+        """What its maker said of it; empty where SAM does not tell. Raises SamAbsent."""
+
     def definitions(self, prefix: str) -> list[str]: ...
 
     def create_definition(self, name: str, dims: str, description: str = "") -> None:

@@ -116,6 +116,11 @@ class Sam:
         url = f"{self._read}/definitions/name/{segment(name)}/describe"
         return self._http.ask("GET", url, params={"format": "json"}, read=lambda reply: str(reply.json["dimensions"]))
 
+    def description(self, definition: str) -> str:
+        url = f"{self._read}/definitions/name/{segment(definition)}/describe"
+        told = self._http.ask("GET", url, params={"format": "json"}, read=_object)
+        return str(told.get("description") or "")
+
     def definitions(self, prefix: str) -> list[str]:
         return self._names("definitions/list", prefix, "defname")
 

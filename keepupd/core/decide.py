@@ -42,13 +42,15 @@ def decide(seen: Observation, unit: Unit) -> str | None:  # noqa: PLR0911 - one 
 
 
 def decide_campaign(state: str, files: Mapping[str, int]) -> str | None:
-    """The event that the counts of its files by state mean for a campaign. It must be true in two passes."""
+    """The event that the counts of its files by state mean for a campaign. It must be true in two passes.
+
+    Without files that left its input; of these alone, a state is there with 0."""
     if state in ("held", "crash", "debug"):
         return None  # set by an operator or a guard, left by `keepupctl resume`
     total = sum(files.values())
     settled = files.get("declared", 0) + files.get("debug", 0)
     validated = files.get("validated", 0)
-    if total == 0:
+    if not files:
         return None
     if settled == total:
         return "caught_up" if state != "declared" else None

@@ -87,11 +87,11 @@ def again(desk: Desk, ids: Sequence[int]) -> list[int]:
     return list(ids) or parked
 
 
-def record(desk: Desk, chosen: Selection, reason: str) -> list[int]:
+def record(desk: Desk, chosen: Selection, reason: str, detail: str = "") -> list[int]:
     """Write the requests down, in one transaction; gives their ids. Raises StoreUnavailable."""
     rows = [
         {"at": desk.now, "who": real_user(), "event": chosen.event, "campaign_id": campaign_id, "reason": reason,
-         "unit_ids": json.dumps([unit.id for unit in together]) if together else ""}
+         "detail": detail, "unit_ids": json.dumps([unit.id for unit in together]) if together else ""}
         for campaign_id, units in chosen.units.items() for together in (list(chunked(units, TOGETHER)) or [[]])
     ]  # fmt: skip
     return write_down(desk, rows)

@@ -10,8 +10,9 @@ from keepupd.core.errors import NotFound
 from keepupd.ctl import reads
 from keepupd.ctl.desk import Desk
 from keepupd.ctl.evidence import LOGS, whole_logs
-from keepupd.ctl.prospects import effect_in_words
+from keepupd.ctl.prospects import SHOWN, effect_in_words, without
 from keepupd.ctl.words import for_shell
+from keepupd.store.reads import incomplete_groups
 from keepupd.store.tables import AnyRow
 
 OLD_EFFECT = timedelta(minutes=10)
@@ -77,12 +78,23 @@ def _stuck(desk: Desk, db: Connection) -> Iterator[dict[str, Any]]:
             yield {"what": what, "since": row.parked or row.created, "why": words, "command": command}
     chart = desk.chart("file")
     for campaign in reads.all_campaigns(db):
+        yield from _incomplete(desk, db, campaign) if campaign.type == "merge" and campaign.gone else ()
         for state in chart.states:
             after = chart.late_after(state)
             for unit in reads.late(db, campaign.id, state, after, desk.now, LATE_SHOWN) if after else ():
                 command = desk.command("why", "--campaign", for_shell(campaign.name), for_shell(unit.name))
                 what = f"{unit.name} is late in {state}"
                 yield {"what": what, "since": unit.since, "why": unit.why, "command": command}
+
+
+def _incomplete(desk: Desk, db: Connection, campaign: AnyRow) -> Iterator[dict[str, Any]]:
+    """Merge groups that wait for files that left SAM: perhaps for ever."""
+    for group, gone in incomplete_groups(db, campaign.id, LATE_SHOWN).items():
+        named = ", ".join(gone[:SHOWN]) + (", ..." if len(gone) > SHOWN else "")
+        command = desk.command("dissolve", for_shell(group.name), without(gone), "--reason", "WHY")
+        words = f"{named} left SAM: it goes on when all its files are back, or is dissolved without"
+        what = f"group {group.name} of {campaign.name} is incomplete, in {group.state}"
+        yield {"what": what, "since": group.since, "why": words, "command": command}
 
 
 def _of(db: Connection, effect: AnyRow) -> tuple[str, str]:

@@ -47,6 +47,7 @@ OF = click.option("--campaign", metavar="NAME", help="Files of this campaign.")
 STATE = click.option("--state", type=click.Choice(STATES), help="Only files in this state.")
 CAUSE = click.option("--cause", metavar="NAME", help="Only files with this cause.")
 YES = click.option("--yes", is_flag=True, help="Do not ask again.")
+ANYWAY = click.option("--anyway", is_flag=True, help="Also outputs that another campaign has used: counted twice.")
 REASON = click.option("--reason", required=True, metavar="WORDS", help="Why; it is kept in the history.")
 
 
@@ -206,8 +207,9 @@ def flow(d: Desk, mermaid: bool, svg: Path | None) -> Answer:
 
 
 @reading(click.argument("campaigns", nargs=-1, required=True), click.option("--png", metavar="FILE",
-         type=click.Path(dir_okay=False, path_type=Path), help="Draw the histograms."))  # fmt: skip
-def total(d: Desk, campaigns: tuple[str, ...], png: Path | None) -> Answer:
+         type=click.Path(dir_okay=False, path_type=Path), help="Draw the histograms."),
+         click.option("--files", "named", is_flag=True, help="Name every file that is in it."))  # fmt: skip
+def total(d: Desk, campaigns: tuple[str, ...], png: Path | None, named: bool) -> Answer:
     """What is in the running total of an analysis. Several are drawn in one picture."""
     from keepupd.ctl.totals import totals
 
@@ -215,10 +217,14 @@ def total(d: Desk, campaigns: tuple[str, ...], png: Path | None) -> Answer:
         found = totals(d, campaigns, png)
     except OSError as error:
         raise click.UsageError(f"{png} cannot be written: {error.strerror}") from None
-    return found, views.totals(found), OK
+    return found, views.totals(found, named), OK
 
 
 # --- asking -------------------------------------------------------------------------------------------------------
+
+
+def anyway_of(event: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    return ANYWAY if event == "redo" else lambda function: function
 
 
 def _asks_for_files(event: str, words: str) -> None:
@@ -229,9 +235,10 @@ def _asks_for_files(event: str, words: str) -> None:
     @CAUSE
     @REASON
     @YES
+    @anyway_of(event)
     @CONFIG
     def command(names: tuple[str, ...], campaign: str | None, state: str | None, cause: str | None, reason: str,
-                yes: bool) -> None:  # fmt: skip
+                yes: bool, anyway: bool = False) -> None:  # fmt: skip
         from keepupd.ctl import ask
 
         if not names and not campaign:
@@ -244,7 +251,7 @@ def _asks_for_files(event: str, words: str) -> None:
             else:
                 chosen = ask.select_by(d, event, str(campaign), state, cause)
             _confirm(chosen, yes or len(names) == 1)
-            _ask(d, chosen, reason)
+            _ask(d, chosen, reason, "anyway" if anyway else "")
 
 
 def _asks_for_a_campaign(event: str, words: str) -> None:
@@ -273,10 +280,10 @@ def _be_sure(sure: bool, question: str) -> None:
         click.confirm(question, abort=True)
 
 
-def _ask(d: Desk, chosen: "Selection", reason: str) -> None:
+def _ask(d: Desk, chosen: "Selection", reason: str, detail: str = "") -> None:
     from keepupd.ctl import ask
 
-    _wait(d, ask.record(d, chosen, _said(reason)))
+    _wait(d, ask.record(d, chosen, _said(reason), detail))
 
 
 def _said(reason: str) -> str:

@@ -6,7 +6,7 @@ passes.look_again (held, crash).
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
 from typing import Any
@@ -21,12 +21,18 @@ from keepupd.ctl import guards, reads
 from keepupd.ctl.desk import Desk
 from keepupd.ctl.status import is_failing
 from keepupd.ctl.words import clock, for_shell, when
-from keepupd.store.reads import live_jobs
+from keepupd.store.reads import gone_members, live_jobs
 from keepupd.store.tables import AnyRow
 from keepupd.yamlfile import from_folder, read_yaml
 
 STOPPED = ("held", "crash", "debug")  # states of a campaign in which nothing is launched
+SHOWN = 5  # names in a sentence
 QUEUE = 10_000  # pending files before this one are counted no further
+
+
+def without(bad: Sequence[str]) -> str:
+    """The argument of `keepupctl dissolve` that names the files to leave out."""
+    return " ".join(f"--without {for_shell(name)}" for name in bad)
 
 
 class Prospects:
@@ -80,7 +86,10 @@ class Prospects:
         yield f"is launched in the next pass{more}"
 
     def _own_stops(self) -> Iterator[str]:
-        if self.file is None and self.campaign.type != "generator":
+        if self.lacking:
+            yield f"nothing: {', '.join(self.lacking[:SHOWN])} of its group left SAM; it goes on when all are back"
+            yield f"or {self.dissolve()} lets the other files wait for a group again"
+        elif self.file is None and self.campaign.type not in ("generator", "merge"):
             yield f"nothing: no file stands behind it; {self._type('audit', for_shell(self.campaign.name))}"
         elif self.file is not None and self.file.gone is not None:
             yield f"nothing: it left the input definition at {clock(self.file.gone)}; it goes on when it comes back"
@@ -91,6 +100,15 @@ class Prospects:
         for attempt in reads.attempts_of(self.db, self.unit.id):
             if not attempt.outcome:
                 yield f"waits for launch {attempt.key} to end, which might still deliver it"
+
+    @cached_property
+    def lacking(self) -> list[str]:
+        """Files of its merge group that left SAM, where others are there."""
+        gone = gone_members(self.db, [self.unit.id]) if self.campaign.type == "merge" else []
+        return gone if len(gone) < self.unit.files else []
+
+    def dissolve(self) -> str:
+        return self._type("dissolve", f"{for_shell(self.unit.name)} {without(self.lacking)}")
 
     def campaign_stops(self) -> Iterator[str]:
         """All that keeps the campaign from launching anything now."""
@@ -153,6 +171,8 @@ class Prospects:
             return
         where = "to debug: its attempts are used up" if self.limits["used_up"] else "back to pending, to be tried again"
         yield f"goes {where}, {self._due()}"
+        if self.lacking and not self.limits["used_up"]:
+            yield f"and waits there: {', '.join(self.lacking[:SHOWN])} of its group left SAM; or {self.dissolve()}"
         yield from () if self.limits["used_up"] else self.campaign_stops()
 
     _crash = _held

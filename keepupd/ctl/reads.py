@@ -7,6 +7,7 @@ from typing import NamedTuple
 from sqlalchemy import ColumnElement, Connection, bindparam, func, select
 
 from keepupd.core.errors import Ambiguous, NotFound
+from keepupd.store.reads import LEFT_SAM
 from keepupd.store.tables import (
     AnyRow,
     attempts,
@@ -25,7 +26,6 @@ NEIGHBOURS = 100  # names before and after a misspelt one that may be meant
 IN_TROUBLE_FIRST = ("debug", "crash", "held", "validated", "running", "pending", "declared")
 # Written into the SQL as it stands: a bound value would hide from SQLite that the partial index fits.
 OPEN = units.c.state.not_in(bindparam("settled", ["declared", "debug"], expanding=True, literal_execute=True))
-LEFT_SAM = (units.c.state == "pending") & units.c.due.is_(None)
 
 
 class Found(NamedTuple):

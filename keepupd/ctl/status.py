@@ -22,12 +22,19 @@ SILENT_S = 180  # nothing was polled for so long: the daemon is down, or hangs
 TROUBLE = ("held", "crash", "debug")
 MIGRATIONS = Path(__file__).parents[1] / "store" / "migrations" / "versions"
 
-# A pending unit without a due time left its input definition: nothing is late there.
+# What left its input definition with nothing under way is not waited for: store/reads.py says it as LEFT_SAM.
 CAMPAIGNS = """
 SELECT c.id, c.name, c.type, c.state, c.since, c.cause, c.why, c.active, c.settings, c.ever_seen, c.gone, c.sam_count,
-  c.difference, c.usual_mib, c.refused,
+  c.difference, c.usual_mib, c.refused, c.outlook, c.total_refused,
+  CASE WHEN c.type = 'merge' AND c.gone > 0 THEN (SELECT count(*) FROM units u WHERE u.campaign_id = c.id
+     AND u.state = 'pending' AND u.due IS NULL AND u.files > 1
+     AND EXISTS (SELECT 1 FROM files f WHERE f.unit_id = u.id AND f.gone IS NULL)) ELSE 0 END AS incomplete,
   (SELECT u.seen FROM units u WHERE u.campaign_id = c.id AND u.state NOT IN ('declared', 'debug')
-     AND NOT (u.state = 'pending' AND u.due IS NULL) ORDER BY u.seen LIMIT 1) AS oldest,
+     AND NOT (u.state IN ('pending', 'held', 'crash') AND c.type <> 'generator'
+       AND NOT EXISTS (SELECT 1 FROM files f WHERE f.unit_id = u.id AND f.gone IS NULL)
+       AND ((u.state = 'pending' AND u.due IS NULL)
+         OR EXISTS (SELECT 1 FROM files f WHERE f.unit_id = u.id AND f.gone IS NOT NULL)))
+     ORDER BY u.seen LIMIT 1) AS oldest,
   (SELECT count(*) FROM units u WHERE u.campaign_id = c.id AND u.seen > {hour_ago}) AS seen_1h,
   (SELECT count(*) FROM units u WHERE u.campaign_id = c.id AND u.state = 'declared' AND u.since > {hour_ago}) AS out_1h,
   CASE WHEN c.canary THEN (SELECT count(*) FROM units u LEFT JOIN launches l ON l.id = u.launch_id
@@ -94,7 +101,8 @@ def _campaign(row: dict[str, Any], counters: list[dict[str, Any]], now: datetime
         "top_cause": top, "top_cause_files": causes[top] if top else 0,
         "expected_files": settings.get("expected_files"), "wanted_by": settings.get("wanted_by"),
         "canary": _canary(row, settings), "outage": row["outage"], "usual_memory_mib": row["usual_mib"],
-        "refused_change": row["refused"],
+        "refused_change": row["refused"], "outlook": row["outlook"], "total_refused_files": row["total_refused"],
+        "incomplete_groups": row["incomplete"],
         "ever_seen": row["ever_seen"], "gone": row["gone"], "sam_count": row["sam_count"],
     }  # fmt: skip
 

@@ -135,6 +135,12 @@ def _attention(c: Found, keepupctl: str) -> Lines:
     if c["refused_change"]:
         yield cut(f"! {short}: its changed file is not in force: {plain(c['refused_change'])}", WIDTH)
         yield f"    {keepupctl} why {name}"
+    if c["incomplete_groups"]:
+        yield f"! {short}: {c['incomplete_groups']} groups wait for files that left SAM: {keepupctl} stuck"
+    if c["total_refused_files"]:
+        yield f"! {short}: its total refuses {c['total_refused_files']} histogram files: {keepupctl} total {name}"
+    if "in debug" in c["outlook"]:  # what is expected in vain must not be found out by counting
+        yield cut(f"  {short}: {c['outlook']}", WIDTH)
     if c["outage"]:
         yield cut(f"! {short}: outage, {c['outage']}: one job probes, all goes on by itself when it ends", WIDTH)
     if c["canary"] and c["files"]["pending"]:
@@ -232,7 +238,7 @@ def groups(found: Found) -> Lines:
         yield f"    and {len(listed) - GROUPS} more groups"
 
 
-def totals(found: Found) -> Lines:
+def totals(found: Found, named: bool = False) -> Lines:
     for t in found["totals"]:
         version = f"declared as {t['file']}" if t["file"] else "no version declared yet"
         done = ", complete" if t["complete"] else ""
@@ -243,6 +249,7 @@ def totals(found: Found) -> Lines:
             yield f"  {t['lacking']} declared histogram files are not in it yet"
         for name, why in t["refused"].items():
             yield f"! refused {name}: {why}"
+        yield from (f"    {plain(name)}" for name in t["names"]) if named else ()
     if found["png"]:
         yield f"drawn to {found['png']}"
 

@@ -17,14 +17,14 @@ from keepupd.ctl import reads
 from keepupd.ctl.desk import Desk
 from keepupd.ctl.evidence import evidence_of
 from keepupd.ctl.guards import changed_since, class_of, guards_of, memory_of
-from keepupd.ctl.prospects import Prospects, next_of_campaign
+from keepupd.ctl.prospects import Prospects, next_of_campaign, without
 from keepupd.ctl.status import TROUBLE, is_failing, is_silent
 from keepupd.ctl.words import for_shell, span
+from keepupd.store import grouping
 from keepupd.store.reads import live_jobs
 from keepupd.store.tables import AnyRow
 
 LAST = 5  # steps of history, and causes
-MORE_TO_TYPE = {"dissolve": ["--without BAD_FILE"]}
 EVENT_MEANS = {
     "hold": "stop it", "release": "try it now", "retry": "try it now, with all its attempts anew",
     "redo": "make its output again, as a new edition", "pause": "launch nothing more",
@@ -57,12 +57,12 @@ def why_file(desk: Desk, db: Connection, found: reads.Found, unit: AnyRow) -> di
         "used_up": f"{unit.tries} of {limits['attempts']} attempts, {unit.losses} of {limits['losses']} lost jobs",
         "memory": memory_of(found.campaign, ahead.settings, unit),
         "changed_since_launch": changed_since(db, unit.launch_id, found.campaign),
-        "outputs": _outputs(ahead.settings, unit), "group": _group(found, unit),
+        "outputs": _outputs(ahead.settings, unit), "group": _group(found, unit), "lacks": ahead.lacking,
         "evidence": evidence_of(tried[-1][1], tried[-1][0]) if tried else None,
         "all_logs": desk.command("log", *typed) if tried else "",
         "history": [dict(row._mapping) for row in reads.unit_history(db, unit.id, LAST)],
         "next": ahead.next() + _silence(desk, db),
-        "overrule": _commands(desk, chart, unit.state, typed, is_group=unit.files > 1),
+        "overrule": _commands(desk, chart, unit.state, typed, unit.files > 1, without(ahead.lacking)),
     }  # fmt: skip
 
 
@@ -111,11 +111,12 @@ def _group(found: reads.Found, unit: AnyRow) -> dict[str, Any] | None:
 
 
 def _commands(
-    desk: Desk, chart: Chart, state: str, typed: list[str], is_group: bool = False
+    desk: Desk, chart: Chart, state: str, typed: list[str], is_group: bool = False, bad: str = ""
 ) -> list[dict[str, str]]:
     events = [event for event in chart.events(state, by="operator") if is_group or event != "dissolve"]
+    more = {"dissolve": [bad or "--without BAD_FILE"]}
     return [
-        {"command": desk.command(event, *MORE_TO_TYPE.get(event, ()), "--reason 'say why'", *typed),
+        {"command": desk.command(event, *more.get(event, ()), "--reason 'say why'", *typed),
          "means": EVENT_MEANS.get(event, event)} for event in events
     ]  # fmt: skip
 
@@ -138,6 +139,7 @@ def why_campaign(desk: Desk, db: Connection, row: AnyRow) -> dict[str, Any]:
     about = ("description", "owner", "contact", "requested_by", "expected_files", "wanted_by")
     return _standing(desk, chart, "campaign", row.name, row) | {
         "type": row.type, "means": chart.means(row.state), "cause": row.cause, "why": row.why,
+        "ungrouped": _ungrouped(db, row), "completion": row.outlook, "total": _refusals(desk, row),
         "about": {key: settings.get(key) for key in about}, "input": settings.get("input"), "drains": row.drains,
         "files": files,
         "causes": _causes(desk, db, row, counted), **guards_of(db, row, settings),
@@ -149,6 +151,21 @@ def why_campaign(desk: Desk, db: Connection, row: AnyRow) -> dict[str, Any]:
         "next": next_of_campaign(desk, db, row, files) + _silence(desk, db),
         "overrule": _commands(desk, chart, row.state, [for_shell(row.name)]),
     }  # fmt: skip
+
+
+def _ungrouped(db: Connection, row: AnyRow) -> list[str]:
+    """Of a merge: waiting files without a value of a key that they are grouped by."""
+    found: dict[str, int] = {}
+    for keys, n, *_ in grouping.waiting_keys(db, row.id) if row.type == "merge" else ():
+        for key in [key for key, value in json.loads(keys).items() if value is None]:
+            found[key] = found.get(key, 0) + n
+    return [f"{n} waiting files have no {key}: they go together as if theirs were empty" for key, n in found.items()]
+
+
+def _refusals(desk: Desk, row: AnyRow) -> str:
+    if not row.total_refused:
+        return ""
+    return f"refuses {row.total_refused} histogram files: `{desk.command('total', for_shell(row.name))}` says which"
 
 
 def _causes(desk: Desk, db: Connection, row: AnyRow, counted: Mapping[tuple[str, str], int]) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ from keepupd.core.chunks import grouped
 from keepupd.core.errors import DefinitionDiffers, SamAbsent
 from keepupd.core.model import Output, Unit
 from keepupd.core.serials import unit_name
-from keepupd.daemon import inputs, launching, life, problems
+from keepupd.daemon import inputs, launching, life, planning, problems
 from keepupd.daemon.effects import cluster_of
 from keepupd.daemon.keeper import Keeper
 from keepupd.daemon.outputs import look_for_outputs
@@ -38,9 +38,12 @@ def check_campaign(found: "Findings", k: Keeper, campaign: Campaign, remembered:
     _definitions(found, k, campaign, told)
     _leaving(found, k, campaign)
     with found.faults_of(campaign.name):
-        new = _new_units(k, campaign, told, now)
+        new = _new_units(found, k, campaign, told, now)
         many = f"target {told['in_sam']} units" if campaign.generator else f"{told['in_sam']} input files in SAM now"
         found.ok(campaign.name, many)
+        if told["in_sam"] == 0 and campaign.name in k.flow.campaigns and not k.flow.makers_of(campaign.name):
+            asks = campaign.input.query or f"definition {campaign.input.definition}"
+            found.warn(campaign.name, f"SAM has no file now of its input, and no campaign here makes any: {asks}")
         _launch(found, k, campaign, told, new, remembered, now)
     found.campaigns.append(told)
 
@@ -80,11 +83,12 @@ def _leaving(found: "Findings", k: Keeper, campaign: Campaign) -> None:
 # --- what it would launch -----------------------------------------------------------------------------------------
 
 
-def _new_units(k: Keeper, campaign: Campaign, told: dict[str, Any], now: datetime) -> list[Unit]:
+def _new_units(found: "Findings", k: Keeper, campaign: Campaign, told: dict[str, Any], now: datetime) -> list[Unit]:
     """The first units whose output SAM does not show."""
     told["in_sam"], told["adopted"], members = _members(k, campaign)
     if campaign.merge is not None:
-        told["notes"].append("input files in no group yet wait for one")
+        told["notes"].append(f"{told['in_sam']} input files: those in no group yet wait for one")
+        _grouping(found, k, campaign, [name for _, name in islice(members, MOST)])
         members = ()
     first = [Unit(number, 0, name, "pending", 0, now) for number, name in islice(members, MOST)]
     outputs = look_for_outputs(k, campaign, first)
@@ -98,6 +102,14 @@ def _new_units(k: Keeper, campaign: Campaign, told: dict[str, Any], now: datetim
     if retired:
         told["notes"].append(f"{retired} have a retired output: theirs would be a later edition")
     return [unit for unit in first if unit.id not in there]
+
+
+def _grouping(found: "Findings", k: Keeper, campaign: Campaign, names: Sequence[str]) -> None:
+    records = k.sam.records(names)
+    keys = [(name, planning.keys_of(campaign, record.metadata)) for name, record in records.items()]
+    for key, lacking in planning.lacking_keys(keys).items():
+        many = f"{len(lacking)} of the {len(keys)} input files looked at have no {key}, such as {lacking[0]}"
+        found.warn(campaign.name, f"merge.by: {many}: these would go together")
 
 
 def _members(k: Keeper, campaign: Campaign) -> tuple[int, int, Iterable[tuple[int, str]]]:
@@ -134,7 +146,9 @@ def _launch(
     due: list[Unit] = []
     if remembered:
         with k.database.read() as db:
-            row = db.execute(select(campaigns).where(campaigns.c.name == campaign.name)).first()
+            known = {one.name: one for one in db.execute(select(campaigns))}
+            life.check_runs(known, campaign, k.flow.campaigns)
+            row = known.get(campaign.name)
             if row is not None:
                 room = launching.room_for(db, row, campaign)
                 due = launching.launchable(db, row, campaign, now)

@@ -125,7 +125,10 @@ def check_outputs(found: "Findings", k: Keeper, registered: Registered, campaign
     with found.faults_of(campaign.name):
         order = launching.order_of(k, campaign, launching.new_key(now), [])
         outputs = order["outputs"]
-        declared = [output["metadata"] | {"application": order["application"]} for output in outputs]
+        fixed: dict[str, Any] = {"application": order["application"]}
+        if made := campaign.generator:
+            fixed["runs"] = [[made.first_run, 1, made.run_type]]
+        declared = [output["metadata"] | fixed for output in outputs]
         if campaign.analysis is not None:
             declared.append(metadata_of(k, campaign, Total()))
         inherited = [{key: "" for key in output["inherit"] if "." in key} for output in outputs]

@@ -18,10 +18,11 @@ from keepupd.daemon import launching
 from keepupd.daemon.adopt import made_under_other_names
 from keepupd.daemon.declaring import declare, remove_losers
 from keepupd.daemon.jobs import note_submitted
-from keepupd.daemon.keeper import Keeper, limits_of, project_name, say
+from keepupd.daemon.keeper import CLOSED_BY, Keeper, limits_of, project_name, say
 from keepupd.daemon.repair import mend
+from keepupd.fields import HISTOGRAM_CHECK
 from keepupd.store import reads, store
-from keepupd.store.tables import AnyRow, attempts, jobs, launches
+from keepupd.store.tables import AnyRow, attempts, jobs, launches, units
 
 WORKER = Path(keepupd.worker.__file__).with_name("keepup_worker.py")
 # Nothing of the node's or the user's Python gets into the worker (PYTHONPATH, site-packages, a json.py in the scratch
@@ -73,12 +74,14 @@ def _start_project(k: Keeper, launch: AnyRow, campaign: Campaign, members: Seque
         )
 
 
-def _define(k: Keeper, campaign: Campaign, name: str, members: Sequence[Unit]) -> dict[int, list[AnyRow]]:
+def _define(
+    k: Keeper, campaign: Campaign, name: str, members: Sequence[Unit], more: str = ""
+) -> dict[int, list[AnyRow]]:
     """Make the definition of exactly the input files of these units; gives the files, by unit."""
     with k.database.read() as db:
         inputs = reads.files_by_unit(db, [unit.id for unit in members])
     ids = sorted(row.file_id for rows in inputs.values() for row in rows)
-    k.sam.create_definition(name, f"file_id {', '.join(map(str, ids))}", f"{len(ids)} files for {campaign.name}")
+    k.sam.create_definition(name, f"file_id {', '.join(map(str, ids))}", f"{len(ids)} files for {campaign.name}{more}")
     return inputs
 
 
@@ -86,8 +89,9 @@ def define(k: Keeper, item: AnyRow, now: datetime) -> None:
     """A merge group is closed: its definition in SAM makes membership outlive this database."""
     with k.database.read() as db:
         group = reads.units_by_id(db, [item.key])[0]
+        rule = db.execute(select(units.c.origin).where(units.c.id == item.key)).scalar_one()
     campaign = k.campaigns[group.campaign_id]
-    _define(k, campaign, project_name(campaign.name, group.name), [group])
+    _define(k, campaign, project_name(campaign.name, group.name), [group], CLOSED_BY + " ".join(rule.split())[:200])
 
 
 def _hold_absent(k: Keeper, campaign: Campaign, lacking: Sequence[Unit], launch: AnyRow, now: datetime) -> None:
@@ -117,6 +121,8 @@ def cluster_of(
     """The exact job description of a launch, as the batch system gets it."""
     order = launching.order_of(k, campaign, key, members)
     files = {"keepup_worker.py": WORKER.read_text(), "order.json": json.dumps(order)} | campaign.executable.files
+    if campaign.validation.histograms:
+        files[HISTOGRAM_CHECK] = WORKER.with_name(HISTOGRAM_CHECK).read_text()
     return Launch(
         key, k.settings.name, campaign.name, numbers, files,
         argv=[k.settings.worker.python, *ISOLATED, "keepup_worker.py", "order.json", "--job", "{key}"],

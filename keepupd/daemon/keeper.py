@@ -25,6 +25,8 @@ from keepupd.flow import Flow, build_flow
 from keepupd.store.database import Database
 from keepupd.store.tables import polls
 
+CLOSED_BY = "; closed by: "  # in the description of a group's definition in SAM, before the rule
+
 log = logging.getLogger("keepupd")
 
 

@@ -128,6 +128,7 @@ def add_jobs(db: Connection, launch_id: int, numbers: Sequence[int]) -> None:
 def order_of(k: Keeper, campaign: Campaign, launch_key: str, members: Sequence[Unit]) -> dict[str, Any]:
     """order.json: all that the worker is told, the same for every job of a launch. Its form: docs/worker.md."""
     sam, worker, run = k.settings.sam, k.settings.worker, campaign.executable
+    inputs = _members(k, campaign, members)
     generator = campaign.type == "generator"
     return {
         "version": 1, "daemon": k.settings.name, "campaign": campaign.name, "type": campaign.type, "launch": launch_key,
@@ -138,11 +139,21 @@ def order_of(k: Keeper, campaign: Campaign, launch_key: str, members: Sequence[U
         "application": run.application.model_dump(),
         "argv": run.shell if run.shell is not None else run.argv, "shell": run.shell is not None,
         "environment": run.environment,
-        "units": {str(serial_of(unit.name)) if generator else unit.name: _unit(campaign, unit) for unit in members},
+        "units": {str(serial_of(unit.name)) if generator else unit.name: _unit(campaign, unit) | inputs.get(unit.id, {})
+                  for unit in members},
         "outputs": [_output(k, campaign, output) for output in campaign.outputs],
         "limits": {"executable_wall_s": campaign.limits.executable_wall_s, "fetch_patience_s": worker.fetch_patience_s,
                    "stage_patience_s": worker.stage_patience_s, "copy_patience_s": worker.copy_patience_s},
     }  # fmt: skip
+
+
+def _members(k: Keeper, campaign: Campaign, groups: Sequence[Unit]) -> dict[int, dict[str, Any]]:
+    """By group: all its files, which a merge must get from SAM before it begins."""
+    if campaign.type != "merge" or not groups:
+        return {}
+    with k.database.read() as db:
+        inputs = reads.files_by_unit(db, [group.id for group in groups])
+    return {group_id: {"inputs": [row.name for row in rows]} for group_id, rows in inputs.items()}
 
 
 def _unit(campaign: Campaign, unit: Unit) -> dict[str, Any]:
@@ -150,7 +161,7 @@ def _unit(campaign: Campaign, unit: Unit) -> dict[str, Any]:
     return {"unit": unit.name, "outputs": outputs, "params": _params(campaign, unit)}
 
 
-def _params(campaign: Campaign, unit: Unit) -> dict[str, int]:
+def _params(campaign: Campaign, unit: Unit) -> dict[str, int | str]:
     """A generator's numbers: pure functions of campaign and serial, so a retry has the same ones."""
     if campaign.generator is None:
         return {}
@@ -158,6 +169,7 @@ def _params(campaign: Campaign, unit: Unit) -> dict[str, int]:
     run, subrun = run_subrun(given.first_run, given.subruns_per_run, serial)
     return {
         "run": run,
+        "run_type": given.run_type,
         "subrun": subrun,
         "seed": seed_of(run, subrun),
         "serial": serial,

@@ -1,30 +1,37 @@
 """The campaigns' own life: taken up from their files, their definitions in SAM, their state from the counts."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 
 from sqlalchemy import Connection, insert, select, update
 
 from keepupd.campaign import Campaign, definitions_made
 from keepupd.changes import diff, frozen_changes, needs_canary
+from keepupd.core import serials
 from keepupd.core.causes_table import parse_rules
 from keepupd.core.decide import decide_campaign
-from keepupd.core.errors import DefinitionDiffers
+from keepupd.core.errors import DefinitionDiffers, KeepupError
 from keepupd.daemon.keeper import Keeper, say
 from keepupd.flow import build_flow
 from keepupd.store import reads, store
 from keepupd.store.tables import AnyRow, campaigns
 
 
+class RunsTaken(KeepupError):
+    """Runs of a generator that are another campaign's for ever."""
+
+
 def take_up(k: Keeper, listed: Sequence[Campaign], now: datetime) -> None:
     """Put the campaigns of the configuration in force; those that are gone from it launch nothing more. One that
-    changes what may not change any more keeps the settings it has. Raises CausesError before anything is written."""
+    changes what may not change any more keeps the settings it has. Raises CausesError and RunsTaken; then
+    nothing is written."""
     for campaign in listed:
         parse_rules(campaign.causes, f"campaign {campaign.name}")
     with k.database.write("campaigns taken up") as db:
         known = {row.name: row for row in db.execute(select(campaigns))}
         for campaign in listed:
+            check_runs(known, campaign, {other.name for other in listed})
             _write_campaign(db, campaign, known.get(campaign.name), k.campaign_chart.initial, now)
         gone = known.keys() - {campaign.name for campaign in listed}
         db.execute(update(campaigns).where(campaigns.c.name.in_(gone)).values(active=False))
@@ -34,6 +41,31 @@ def take_up(k: Keeper, listed: Sequence[Campaign], now: datetime) -> None:
     k.flow = build_flow([c for c in k.campaigns.values() if c.name not in gone], k.settings.sam.campaign_parameter)
     k.own_rules = {i: parse_rules(c.causes, f"campaign {c.name}") for i, c in k.campaigns.items()}
     k.touched.update(k.campaigns)
+
+
+def check_runs(known: Mapping[str, AnyRow], campaign: Campaign, in_force: Collection[str]) -> None:
+    """A run is given out once. Raises RunsTaken for one that a campaign has used that is gone from the configuration.
+
+    known: rows of table campaigns, by name."""
+    ours, before = campaign.generator, known.get(campaign.name)
+    if ours is None or (before is not None and before.active and _last_run(before) == ours.last_run):
+        return  # it has had them
+    for name, row in known.items():
+        theirs = Campaign.model_validate_json(row.settings).generator if name not in in_force else None
+        if theirs is None or not row.ever_seen:
+            continue
+        last = serials.last_run(theirs.first_run, theirs.subruns_per_run, row.ever_seen)
+        if ours.first_run <= last and theirs.first_run <= ours.last_run:
+            raise RunsTaken(
+                f"runs {ours.first_run} to {ours.last_run} of {campaign.name} overlap {theirs.first_run} to {last}, "
+                f"which {name} has used, though its file is gone from the configuration",
+                f"set generator.first_run of {campaign.name} to {last + 1} or more",
+            )
+
+
+def _last_run(row: AnyRow) -> int | None:
+    had = Campaign.model_validate_json(row.settings).generator
+    return had.last_run if had else None
 
 
 def _write_campaign(db: Connection, campaign: Campaign, known: AnyRow | None, initial: str, now: datetime) -> None:
@@ -63,9 +95,10 @@ def _change(db: Connection, campaign: Campaign, known: AnyRow, settings: str, no
 
 
 def refused_changes(db: Connection, known: AnyRow, campaign: Campaign) -> list[str]:
-    """What a campaign file changes that may not change any more: one output of `known`, its row, is declared."""
+    """What a campaign file changes that may not change any more: an output of `known`, its row, is declared,
+    or was before a redo."""
     old = Campaign.model_validate_json(known.settings)
-    return frozen_changes(old, campaign) if reads.counts(db, known.id).get("declared") else []
+    return frozen_changes(old, campaign) if reads.ever_declared(db, known.id) else []
 
 
 def make_definitions(k: Keeper, now: datetime) -> None:
@@ -99,7 +132,7 @@ def live_on(k: Keeper, now: datetime) -> None:
     """Move campaigns whose counts have said the same in two passes."""
     with k.database.read() as db:
         rows = db.execute(select(campaigns.c.id, campaigns.c.state, campaigns.c.candidate)).all()
-        events = {row.id: decide_campaign(row.state, reads.counts(db, row.id)) or "" for row in rows}
+        events = {row.id: decide_campaign(row.state, reads.counts_without_left(db, row.id)) or "" for row in rows}
     for row in rows:
         if events[row.id] != row.candidate:
             with k.database.write("campaign candidate") as db:
@@ -112,6 +145,8 @@ def _move(k: Keeper, campaign_id: int, event: str, now: datetime) -> None:
     with k.database.write("campaign moved") as db:
         files = reads.counts(db, campaign_id)
         why = ", ".join(f"{n} {state}" for state, n in sorted(files.items()))
+        left = sum(files.values()) - sum(reads.counts_without_left(db, campaign_id).values())
+        why += f"; of these {left} left the input definition" if left else ""
         dest = store.move_campaign(db, k.campaign_chart, campaign_id, event, now, why)
     level = logging.WARNING if dest in ("held", "crash", "debug") else logging.INFO
     say("campaign moved", level, campaign=k.campaigns[campaign_id].name, event=event, dest=dest, why=why)

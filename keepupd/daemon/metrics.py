@@ -15,7 +15,7 @@ from sqlalchemy import Connection, case, func, select
 import keepupd
 from keepupd.core.model import STATES
 from keepupd.store.database import Database
-from keepupd.store.reads import ENDED_JOB
+from keepupd.store.reads import ENDED_JOB, LEFT_SAM
 from keepupd.store.tables import (
     OPEN,
     attempts,
@@ -127,20 +127,26 @@ def _campaigns(db: Connection) -> Iterator[Metric]:
     )
     words = "1 when nothing can come any more and every file is declared or in debug"
     complete = GaugeMetricFamily("keepupd_campaign_complete", words, labels=["campaign"])
+    refused = GaugeMetricFamily(
+        "keepupd_total_refused_files", "Histogram files that the running total refuses", labels=["campaign"]
+    )
     for row in rows:
+        if row.type == "analysis":
+            refused.add_metric([row.name], row.total_refused)
         complete.add_metric([row.name], row.complete is not None)
         for name in STATES:
             state.add_metric([row.name, name], row.state == name)
         broken.add_metric([row.name], row.difference)
         members.add_metric([row.name], row.sam_count or 0)
-    yield from (state, broken, members, complete)
+    yield from (state, broken, members, complete, refused)
 
 
 def _oldest(db: Connection, names: dict[int, str], now: datetime) -> Metric:
-    help_text = "Since when the oldest file waits that is neither declared nor in debug"
+    help_text = "Since when the oldest file waits that is neither declared nor in debug, nor has left its input"
     family = GaugeMetricFamily("keepupd_oldest_undeclared_age_seconds", help_text, labels=["campaign"])
     for campaign_id, name in names.items():
-        seen = db.execute(select(func.min(units.c.seen)).where(units.c.campaign_id == campaign_id, OPEN)).scalar()
+        waits = (units.c.campaign_id == campaign_id) & OPEN & ~LEFT_SAM
+        seen = db.execute(select(units.c.seen).where(waits).order_by(units.c.seen).limit(1)).scalar()
         family.add_metric([name], (now - seen).total_seconds() if seen else 0)
     return family
 

@@ -1,13 +1,13 @@
 """Act on what operators asked for with keepupctl: each request is a row, done when it is answered."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, select, update
 
-from keepupd.core.chunks import grouped
+from keepupd.core.chunks import chunked, grouped
 from keepupd.core.errors import EventRefused, KeepupError, Transient
 from keepupd.core.model import Move, Unit
 from keepupd.daemon import regroup, repair
@@ -17,6 +17,8 @@ from keepupd.store.tables import AnyRow, outbox, requests
 
 CAUSE = "held_by_operator"
 UNPARK = "unpark"
+ANYWAY = "anyway"  # detail of a redo that was asked for though the output is in use
+NAMED = 3  # files that an answer names
 ASK_FIRST: dict[str, Callable[[Keeper, AnyRow, datetime], str]] = {  # of SAM, which no transaction may wait for
     "flush": regroup.flush, "dissolve": regroup.may_not_dissolve,
 }  # fmt: skip
@@ -89,12 +91,33 @@ def _unpark(db: Connection, row: AnyRow, now: datetime) -> Done:
 
 def _move_units(k: Keeper, db: Connection, row: AnyRow, now: datetime) -> Done:
     chosen = reads.units_by_id(db, json.loads(row.unit_ids))
-    allowed = {unit.id for unit in chosen if row.event in k.file_chart.events(unit.state, by="operator")}
+    used = _used_downstream(k, db, row, chosen) if row.event == "redo" and row.detail != ANYWAY else {}
+    able = [unit for unit in chosen if row.event in k.file_chart.events(unit.state, by="operator")]
+    allowed = {unit.id for unit in able} - used.keys()
     moves = [_asked(row, unit, now) for unit in chosen if unit.id in allowed]
     dests = store.apply(db, k.file_chart, moves, now)
-    refused = grouped((unit for unit in chosen if unit.id not in allowed), lambda unit: unit.state)
+    refused = grouped((unit for unit in chosen if unit not in able), lambda unit: unit.state)
     left = [f"{len(units)} in state {state} let be: {row.event} is not for them" for state, units in refused.items()]
-    return moves, dests, "; ".join([f"{row.event}: {len(moves)} file(s)", *left])
+    return moves, dests, "; ".join([f"{row.event}: {len(moves)} file(s)", *left, *_told(used)])
+
+
+def _used_downstream(k: Keeper, db: Connection, row: AnyRow, chosen: Sequence[Unit]) -> dict[int, str]:
+    """Unit id -> why it is not redone: the new edition would be counted beside what was made of the old one."""
+    campaign = k.campaigns[row.campaign_id]
+    unit_of = {name: u for u in chosen for name in campaign.output_names(u.name, u.edition).values()}
+    users = [user for names in chunked(unit_of, 500) for user in reads.users_of(db, row.campaign_id, names)]
+    return {
+        unit_of[user.input].id: f"{unit_of[user.input].name}: its output is in {user.unit} of {user.campaign}, "
+        f"{user.state}" for user in users
+    }  # fmt: skip
+
+
+def _told(used: Mapping[int, str]) -> list[str]:
+    if not used:
+        return []
+    some = [*used.values()][:NAMED] + (["..."] if len(used) > NAMED else [])
+    remedy = "redo that one first, hold it, and redo this then; --anyway counts its events twice"
+    return [f"{len(used)} let be, {'; '.join(some)} ({remedy})"]
 
 
 def _asked(row: AnyRow, unit: Unit, now: datetime) -> Move:

@@ -101,17 +101,23 @@ def look_again(k: Keeper, now: datetime) -> None:
     for campaign_id, campaign in k.campaigns.items():
         with k.database.read() as db:
             due = reads.due_units(db, campaign_id, ["held", "crash"], now, DUE)
+            left = reads.left(db, [unit.id for unit in due])
         if not due:
             continue
         found = look_for_outputs(k, campaign, due)
         seen = {unit.id: Observation(now, found[unit.id].state) for unit in due}
-        moves = [_again(k, campaign_id, unit, event, now) for unit in due if (event := decide(seen[unit.id], unit))]
+        again = {unit.id: None if unit.id in left else now for unit in due}  # what left is not launched
+        moves = [
+            _again(k, campaign_id, unit, event, again[unit.id])
+            for unit in due
+            if (event := decide(seen[unit.id], unit))
+        ]
         with k.database.write("time up") as db:
             dests = store.apply(db, k.file_chart, moves, now)
         k.log_moves(campaign.name, moves, dests)
 
 
-def _again(k: Keeper, campaign_id: int, unit: Unit, event: str, now: datetime) -> Move:
+def _again(k: Keeper, campaign_id: int, unit: Unit, event: str, due: datetime | None) -> Move:
     if event == "output_seen":
         return Move(unit, event, "SAM shows the output", guards=rival_guard(True))
     limits = limits_of(k.campaigns[campaign_id])
@@ -119,5 +125,5 @@ def _again(k: Keeper, campaign_id: int, unit: Unit, event: str, now: datetime) -
     used_up = "used_up" in guards
     why = f"no attempt is left after {unit.tries} tries and {unit.losses} losses" if used_up else "its wait is over"
     return Move(
-        unit, event, f"{why}; it was: {unit.why}", cause=unit.cause, due=None if used_up else now, guards=guards
+        unit, event, f"{why}; it was: {unit.why}", cause=unit.cause, due=None if used_up else due, guards=guards
     )

@@ -3,7 +3,8 @@
 Reco and analysis have a unit for each file, made when the file comes in (inputs.py).
 """
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -42,12 +43,13 @@ def _add_serials(campaign_id: int, names: list[str], now: datetime, db: Connecti
 
 
 def keys_of(campaign: Campaign, record_metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """The values a file is grouped by; `run` is the first of its runs."""
-    found = dict(record_metadata)
+    """The values a file is grouped by, None for what it has not; `run` is the first of its runs. SAM's names of
+    parameters are the same in capitals or not."""
+    found = {key.lower(): value for key, value in record_metadata.items()}
     runs = found.get("runs") or [[None]]
     found["run"] = runs[0][0]
     assert campaign.merge is not None
-    return {key: found.get(key) for key in campaign.merge.by}
+    return {key: found.get(key.lower()) for key in campaign.merge.by}
 
 
 def take_in_merge_files(k: Keeper, campaign_id: int, new: list[CatalogFile], now: datetime) -> None:
@@ -57,6 +59,18 @@ def take_in_merge_files(k: Keeper, campaign_id: int, new: list[CatalogFile], now
     known = [(file, keys_of(campaign, records[file.name].metadata)) for file in new if file.name in records]
     with k.database.write("take in") as db:
         grouping.take_in_waiting(db, campaign_id, known, now)
+    for key, names in lacking_keys((file.name, keys) for file, keys in known).items():
+        say("files lack a grouping key, and are grouped as if theirs were empty", logging.WARNING,
+            campaign=campaign.name, key=key, files=len(names), example=names[0])  # fmt: skip
+
+
+def lacking_keys(known: Iterable[tuple[str, Mapping[str, Any]]]) -> dict[str, list[str]]:
+    """Key -> the files that lack it, of (file, the values it is grouped by)."""
+    found: dict[str, list[str]] = {}
+    for name, keys in known:
+        for key in [key for key, value in keys.items() if value is None]:
+            found.setdefault(key, []).append(name)
+    return found
 
 
 def close_full_groups(k: Keeper, campaign_id: int, now: datetime, closing: str = "") -> int:

@@ -19,7 +19,7 @@ from keepupd.core.plan import Group
 from keepupd.core.serials import serial_of, unit_name
 from keepupd.daemon import planning
 from keepupd.daemon.inputs import sweep
-from keepupd.daemon.keeper import Keeper, project_name, say
+from keepupd.daemon.keeper import CLOSED_BY, Keeper, project_name, say
 from keepupd.daemon.problems import STOPPED, remembered
 from keepupd.store import grouping, intake, reads, store
 from keepupd.store.store import UNIT_COLUMNS, unit_of
@@ -68,7 +68,8 @@ def _recall_groups(k: Keeper, campaign_id: int, now: datetime) -> None:
         was = name.removeprefix(prefix)
         if GROUP.fullmatch(was) and (query := OWN_QUERY.fullmatch(k.sam.definition(name))):
             ids = [int(one) for one in query[1].split(",")]
-            _close_again(k, campaign_id, ids, Group((), "it was closed before the database was lost", was), now)
+            rule = k.sam.description(name).partition(CLOSED_BY)[2] or "it was closed before the database was lost"
+            _close_again(k, campaign_id, ids, Group((), rule, was), now)
     _recall_merged(k, campaign_id, now)
     with k.database.write("members that left") as db:
         away = select(files.c.unit_id).where(files.c.campaign_id == campaign_id, files.c.gone.is_not(None))

@@ -1,4 +1,4 @@
-"""What operators ask for merge groups: flush closes all that waits, dissolve takes a group in debug apart.
+"""What operators ask for merge groups: flush closes all that waits, dissolve takes a group apart that is not under way.
 
 Both ask SAM, so they begin before the transaction that answers the request.
 """
@@ -74,7 +74,7 @@ def _is_in_sam(k: Keeper, campaign: Campaign, unit: Unit) -> str:
 
 
 def dissolve(k: Keeper, db: Connection, row: AnyRow, now: datetime) -> tuple[list[Move], list[str], str]:
-    """Take the group apart: the bad files stay in debug, the others wait for a group again."""
+    """Take the group apart: the bad files go to debug, the others wait for a group again."""
     unit, members = _group(db, row)
     bad = sorted(json.loads(row.detail))
     left = f"without {', '.join(bad)}; {len(members) - len(bad)} files wait for a group again"
@@ -82,5 +82,5 @@ def dissolve(k: Keeper, db: Connection, row: AnyRow, now: datetime) -> tuple[lis
     retired = f"{unit.name}_dissolved_{now:%Y%m%d_%H%M%S_%f}"
     move = Move(unit, row.event, why, cause=SET_ASIDE, who=row.who, detail=retired, values={"launch_id": None})
     dests = store.apply(db, k.file_chart, [move], now)
-    grouping.take_apart(db, unit, SET_ASIDE, bad, now)
+    grouping.take_apart(db, unit, dests[0], SET_ASIDE, bad, now)
     return [move], dests, f"dissolved {left}"

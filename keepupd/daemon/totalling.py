@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, func, select, update
 
 from keepupd.clients.catalog import FileRecord, same_content
 from keepupd.clients.storage import local_path
@@ -111,6 +111,9 @@ def bring_up(k: Keeper, campaign_id: int, campaign: Campaign) -> tuple[Total, in
         path.parent.mkdir(parents=True, exist_ok=True)
         save(total, path)
         say("total", campaign=campaign.name, files=len(total.files), refused=len(total.refused))
+    with k.database.write("total refuses") as db:
+        this = (campaigns.c.id == campaign_id) & (campaigns.c.total_refused != len(total.refused))
+        db.execute(update(campaigns).where(this).values(total_refused=len(total.refused)))
     if away:
         some = ", ".join(away[:3])
         raise NotAdded(f"{len(away)} declared histogram files can't be added to the total now: {some}",

@@ -101,8 +101,8 @@ def add_serials(db: Connection, campaign_id: int, names: Sequence[str], at: date
     return [unit_of(row) for row in rows]
 
 
-def take_apart(db: Connection, unit: Unit, cause: str, bad: Sequence[str], at: datetime) -> int:
-    """The `bad` files alone stay in the unit, which is in its state for `cause` now; the others wait for a group again.
+def take_apart(db: Connection, unit: Unit, state: str, cause: str, bad: Sequence[str], at: datetime) -> int:
+    """The `bad` files alone stay in the unit, which is in `state` for `cause` now; the others wait for a group again.
 
     The unit keeps its history and attempts, so that they are found by the bad file's name. It takes the name that its
     members give it: tried again, it is a group like any other. Gives how many files wait again.
@@ -111,6 +111,6 @@ def take_apart(db: Connection, unit: Unit, cause: str, bad: Sequence[str], at: d
     n = db.execute(update(files).where(mine, files.c.name.not_in(bad)).values(unit_id=None)).rowcount
     told = {"name": group_name(bad), "files": unit.files - n, "origin": f"taken out of group {unit.name}"}
     db.execute(update(units).where(units.c.id == unit.id).values(told))
-    count(db, {(unit.campaign_id, unit.state, cause): -n, (unit.campaign_id, "pending", ""): n})
+    count(db, {(unit.campaign_id, state, cause): -n, (unit.campaign_id, "pending", ""): n})
     want(db, [Wanted("define", unit.id)], at)
     return n

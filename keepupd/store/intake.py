@@ -117,20 +117,26 @@ MEMBER = exists().where(members.c.file_id == files.c.file_id)
 def mark_gone(db: Connection, campaign_id: int, at: datetime) -> int:
     """Files that are not among the members, which must be all there are. A pending file that left is not launched."""
     gone = and_(files.c.campaign_id == campaign_id, files.c.gone.is_(None), files.c.seen < at, ~MEMBER)
-    return _mark(db, campaign_id, gone, at, None, 1)
+    _set_due(db, gone, None)
+    return _mark(db, campaign_id, gone, at, 1)
 
 
 def mark_returned(db: Connection, campaign_id: int, at: datetime) -> int:
     """Files that had left and are among the members again: pending ones are launched now."""
     back = and_(files.c.campaign_id == campaign_id, files.c.gone.is_not(None), MEMBER)
-    return _mark(db, campaign_id, back, None, at, -1)
+    others = files.alias()  # a merge group waits until all of its files are back
+    away = exists().where(others.c.unit_id == files.c.unit_id, others.c.gone.is_not(None),
+                          others.c.file_id.not_in(select(members.c.file_id)))  # fmt: skip
+    _set_due(db, back & ~away, at)
+    return _mark(db, campaign_id, back, None, -1)
 
 
-def _mark(
-    db: Connection, campaign_id: int, which: Any, gone: datetime | None, due: datetime | None, sign: int
-) -> int:
+def _set_due(db: Connection, which: Any, due: datetime | None) -> None:
     chosen = select(files.c.unit_id).where(which)
     db.execute(update(units).where(units.c.id.in_(chosen), units.c.state == "pending").values(due=due))
+
+
+def _mark(db: Connection, campaign_id: int, which: Any, gone: datetime | None, sign: int) -> int:
     n = db.execute(update(files).where(which).values(gone=gone)).rowcount
     total = campaigns.c.gone + sign * n
     db.execute(update(campaigns).where(campaigns.c.id == campaign_id).values(gone=total))

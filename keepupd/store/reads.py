@@ -8,8 +8,25 @@ from sqlalchemy import Connection, and_, exists, func, or_, select, tuple_
 
 from keepupd.core.model import LIVE_JOB, JobState, Unit
 from keepupd.store.store import UNIT_COLUMNS, unit_of
-from keepupd.store.tables import AnyRow, attempts, campaigns, counters, files, jobs, launches, outbox, polls, units
+from keepupd.store.tables import (
+    WAITING,
+    AnyRow,
+    attempts,
+    campaigns,
+    counters,
+    files,
+    jobs,
+    launches,
+    outbox,
+    polls,
+    units,
+)
 
+IDLE = ("pending", "held", "crash")  # states in which nothing of a unit is under way
+_AWAY = exists().where(files.c.unit_id == units.c.id, files.c.gone.is_not(None))
+_THERE = exists().where(files.c.unit_id == units.c.id, files.c.gone.is_(None))
+_LOST = (units.c.state == "pending") & units.c.due.is_(None)  # no file stands behind it at all
+LEFT_SAM = units.c.state.in_(IDLE) & ~_THERE & (_AWAY | _LOST)  # nothing is late there
 ENDED_JOB = (JobState.LEFT, JobState.HELD, JobState.LOST)
 
 
@@ -146,6 +163,70 @@ def counts(db: Connection, campaign_id: int) -> dict[str, int]:
         .group_by(counters.c.state)
     )
     return {state: int(n) for state, n in rows if n}
+
+
+def users_of(db: Connection, campaign_id: int, names: Collection[str]) -> Sequence[AnyRow]:
+    """Units of other campaigns that these files are in, declared or on their way: input, unit, state, campaign."""
+    in_use = units.c.state.in_(["running", "validated", "declared"]) & (files.c.campaign_id != campaign_id)
+    return db.execute(
+        select(
+            files.c.name.label("input"), units.c.name.label("unit"), units.c.state, campaigns.c.name.label("campaign")
+        )
+        .join(units, units.c.id == files.c.unit_id)
+        .join(campaigns, campaigns.c.id == files.c.campaign_id)
+        .where(files.c.name.in_(names), in_use)
+        .order_by(files.c.name)
+    ).all()
+
+
+def ever_declared(db: Connection, campaign_id: int) -> bool:
+    """Whether any output of it is declared, or was: a redo gives it a later edition."""
+    was = or_(units.c.state == "declared", units.c.edition > 1)
+    return db.execute(select(units.c.id).where(units.c.campaign_id == campaign_id, was).limit(1)).first() is not None
+
+
+def counts_without_left(db: Connection, campaign_id: int) -> dict[str, int]:
+    """Files by state, but for those that left the input definition while nothing of theirs is under way: nobody waits
+    for these. A state that has only such files is there, with 0."""
+    found = counts(db, campaign_id)
+    idle = sum(found.get(state, 0) for state in IDLE)
+    gone = db.execute(select(campaigns.c.gone).where(campaigns.c.id == campaign_id)).scalar_one()
+    if not 0 < idle <= gone:  # none has left, or some are there anyway: not asked of many files in each pass
+        return found
+    under_way = exists().where(attempts.c.unit_id == units.c.id, attempts.c.outcome == "")
+    left = (
+        select(units.c.state, func.count())
+        .join(files, files.c.unit_id == units.c.id)
+        .where(units.c.campaign_id == campaign_id, units.c.state.in_(IDLE), files.c.gone.is_not(None), ~under_way)
+        .group_by(units.c.state)
+    )
+    for state, n in db.execute(left):
+        found[state] -= n
+    waiting = select(func.count()).where(files.c.campaign_id == campaign_id, WAITING, files.c.gone.is_not(None))
+    if n := db.execute(waiting).scalar_one():
+        found["pending"] -= n
+    return found
+
+
+def incomplete_groups(db: Connection, campaign_id: int, limit: int) -> dict[Unit, list[str]]:
+    """Merge groups that are not under way and lack files that left SAM, others being there: group -> their names."""
+    lacking = units.c.state.in_(IDLE) & _AWAY & _THERE
+    rows = db.execute(
+        select(*UNIT_COLUMNS).where(units.c.campaign_id == campaign_id, lacking).order_by(units.c.id).limit(limit)
+    )
+    return {unit: gone_members(db, [unit.id]) for unit in map(unit_of, rows)}
+
+
+def left(db: Connection, unit_ids: Collection[int]) -> set[int]:
+    """Those of these units that lack an input file: it left SAM."""
+    query = select(files.c.unit_id).where(files.c.unit_id.in_(unit_ids), files.c.gone.is_not(None))
+    return set(db.execute(query).scalars())
+
+
+def gone_members(db: Connection, unit_ids: Collection[int]) -> list[str]:
+    """Names of input files of these units that left SAM."""
+    query = select(files.c.name).where(files.c.unit_id.in_(unit_ids), files.c.gone.is_not(None))
+    return list(db.execute(query.order_by(files.c.name)).scalars())
 
 
 def due_effects(db: Connection, now: datetime, limit: int) -> Sequence[AnyRow]:

@@ -74,6 +74,8 @@ campaigns = Table(
     Column("canary", Boolean, nullable=False, default=True),  # a few units first, since the epoch
     Column("usual_mib", Integer),  # what jobs ask for by what recent ones used; NULL: the campaign's own request
     Column("refused", Text, nullable=False, default=""),  # why its changed file is not taken up
+    Column("outlook", Text, nullable=False, default=""),  # why it is complete or not, and what will never come
+    Column("total_refused", Integer, nullable=False, default=0),  # histogram files that its running total refuses
     Column("complete", UtcTime),  # since when all it will ever have is declared or in debug; NULL: more may come
     Column("drains", Text, nullable=False, default=""),  # how its input definition takes out what is done; "": not so
 )  # fmt: skip
@@ -234,7 +236,7 @@ requests = Table(
     Column("event", String(30), nullable=False),
     Column("campaign_id", Integer, nullable=False),
     Column("unit_ids", Text, nullable=False, default=""),  # JSON list; empty: the campaign itself
-    Column("detail", Text, nullable=False, default=""),  # of dissolve: JSON list of the files to leave out
+    Column("detail", Text, nullable=False, default=""),  # of dissolve: JSON list of bad files; of redo: "anyway"
     Column("reason", Text, nullable=False),
     Column("done", UtcTime),
     Column("answer", Text, nullable=False, default=""),

@@ -26,7 +26,8 @@ from urllib.parse import quote, unquote, unquote_to_bytes, urlencode, urlsplit
 STEPS = ("establish", "fetch", "execute", "validate", "copy", "declare", "finish")
 EXIT_CODES = {"ok": 0, "order": 2, "no_file": 10, "establish": 11, "fetch": 12, "execute": 13, "validate": 14,
               "copy": 15, "declare": 16, "finish": 17, "signal": 18}                # 1 is Python's own
-FAULTS = {"fetch": ("absent", "differs", "unreachable", "not_staged", "no_space", "sam_unavailable", "sam_refused"),
+FAULTS = {"fetch": ("absent", "incomplete", "differs", "unreachable", "not_staged", "no_space", "sam_unavailable",
+                    "sam_refused"),
           "copy": ("unreachable", "no_space", "differs", "refused")}    # any other trouble there is "unreachable"
 TOOL_FAULTS = (("absent", r"^exit 54:|\[3011\]|no such file"), ("no_space", "no space left|quota"),
                ("refused", "permission denied|not authorized"), ("differs", "checksum"))     # of xrdcp, xrdfs, ifdh
@@ -694,8 +695,8 @@ def check_order(order):
             bad("the order has something else where it should have text: %r" % (needed + texts))
     except (KeyError, TypeError, AttributeError) as error:
         bad("the order lacks something, or has it in another shape: %r" % error)
-    if order["type"] == "merge" and len(order["units"]) != 1:
-        bad("a merge order has exactly one unit, this one has %d" % len(order["units"]))
+    if order["type"] == "merge" and [bool(unit.get("inputs")) for unit in order["units"].values()] != [True]:
+        bad("a merge order has exactly one unit, with the names of its inputs, this one has %r" % order["units"])
     if not texts or not labels or len(set(labels)) != len(labels) or not all(map(PLAIN_NAME.match, labels)):
         bad("the order needs a command, and outputs with plain labels that differ: %r, %r" % (texts, labels))
     for name, label in (match for text in texts for match in PLACEHOLDER.findall(text)):
@@ -830,7 +831,8 @@ class Job(object):
 
     def name_of(self, names):
         """The file's name among its spellings: the one the order knows (a URL may quote it), else the first."""
-        return next((name for name in names if name in self.order["units"]), names[0])
+        known = self.unit.get("inputs") or self.order["units"]
+        return next((name for name in names if name in known), names[0])
 
     # -- 2 fetch
 
@@ -845,7 +847,19 @@ class Job(object):
             if not self.next_file():
                 break
             self.fetch_one()
+        self.check_members()
         return "%d file(s), %d bytes" % (len(self.records), sum(e["size"] for e in self.report["inputs"]))
+
+    def check_members(self):
+        """A merge takes all files of its group and no other: SAM passes over one that has lost its location."""
+        if self.order["type"] != "merge":
+            return
+        wanted, given = self.unit["inputs"], [entry["file_name"] for entry in self.records]
+        lacking, strange = [n for n in wanted if n not in given], [n for n in given if n not in wanted]
+        if lacking or strange:
+            raise Failure("incomplete", "SAM delivered %d of the group's %d files%s%s" % (
+                len(wanted) - len(lacking), len(wanted), "; without " + some_of(lacking) if lacking else "",
+                "; and %s, not of the group" % some_of(strange) if strange else ""))
 
     def use_local_files(self):
         """By hand: the files are where they are. They are read, never removed."""
@@ -983,6 +997,8 @@ class Job(object):
             spec, path = self.order["outputs"][index], self.local_output(index)
             self.validate_file(path, output["name"], spec.get("checks") or {})
             made = self.read_metadata(self.local_metadata(index))
+            if self.order["type"] == "merge" and index == 0:
+                self.check_events(made, output["name"])
             least = (spec.get("checks") or {}).get("min_events")
             if least is not None and made.get("event_count") is None:
                 raise Failure("bad_metadata", "%s needs %d events, and the executable wrote no event_count" % (
@@ -990,7 +1006,7 @@ class Job(object):
             if least is not None and made["event_count"] < least:
                 raise Failure("too_few_events", "%s has %d events, at least %d are needed" % (
                     output["name"], made["event_count"], least))
-            self.own_check(spec, index, output["name"])
+            self.own_checks(spec, index, output["name"])
             size, sums = digests(path)
             output.update(size=size, checksum=["%s:%s" % item for item in sorted(sums.items())], state="made")
             output["metadata"] = self.metadata_of(output, spec, made)
@@ -1031,31 +1047,62 @@ class Job(object):
             log("left out of the executable's metadata, not its to say: %s" % ", ".join(sorted(ignored)))
         return {name: value for name, value in said.items() if name not in ignored}
 
-    def own_check(self, spec, index, name):
-        texts = (spec.get("checks") or {}).get("command")
-        if not texts:
-            return
+    def check_events(self, made, name):
+        """Events in = events out, where SAM knows of each input how many it has; the first output is the merged one."""
+        counts = [entry.get("event_count") for entry in self.records]
+        if None in counts:
+            log("events not compared: SAM knows no event_count of %d of %d inputs" % (counts.count(None), len(counts)))
+        elif made.setdefault("event_count", sum(counts)) != sum(counts):
+            raise Failure("events_differ", "%s has %d events, the inputs have %d: %s" % (
+                name, made["event_count"], sum(counts),
+                ", ".join("%s %d" % (entry["file_name"], entry["event_count"]) for entry in self.records)))
+
+    def own_checks(self, spec, index, name):
+        """The check of histograms that keepupd brings, and the campaign's own."""
+        checks = spec.get("checks") or {}
+        if checks.get("histograms"):
+            self.check_histograms(checks["histograms"], spec, index, name)
+        if checks.get("command"):
+            self.own_check(checks["command"], spec, index, name)
+
+    def check_histograms(self, names, spec, index, name):
+        """By the python3 of the executable's environment; where that has no uproot, by the worker's own Python."""
+        texts = ["{scratch}/check_histograms.py", "--names", ",".join(names), "{output}"]      # sent with the job
+        try:
+            self.own_check(["python3"] + texts, spec, index, name)
+        except Failure as failure:
+            if failure.fault != "check_missing":
+                raise
+            log(failure.message)
+            self.own_check([sys.executable] + texts, spec, index, name)
+
+    def own_check(self, texts, spec, index, name):
         bound = [PLACEHOLDER.sub(lambda m: m.group(0) if m.group(2) or m.group(1) not in ("output", "metadata")
                                  else "{%s:%s}" % (m.group(1), spec["label"]), text) for text in texts]
         argv, log_path = self.arguments(bound), os.path.join(self.work, "check.log")
         try:
             status, in_time = run_command([find_program(argv[0])] + argv[1:], self.environment(), 3600, log_path)
         except OSError as error:
-            raise Failure("check_failed", "the check %s cannot be started: %s" % (argv[0], error)) from error
+            raise Failure("check_missing", "the check %s cannot be started: %s" % (argv[0], error)) from error
+        if status in (126, 127):            # a shell's words for a program that is not there
+            raise Failure("check_missing", "the check %s did not start: %s" % (
+                argv[0], " | ".join(last_lines(log_path, 5))))
         if status or not in_time:
             raise Failure("check_failed", "%s did not pass the campaign's check (exit status %d): %s" % (
                 name, status, " | ".join(last_lines(log_path, 5))))
 
     def metadata_of(self, output, spec, made):
         """The record to declare: inherited, then the executable's, then the campaign's, then what is a fact."""
-        record = self.inherited(spec.get("inherit") or [])
+        record = self.inherited(spec.get("inherit") or [], spec.get("metadata") or {})
         runs = unique([run for entry in self.records for run in entry.get("runs") or []])
         params = self.unit.get("params") or {}
         if not self.records and params.get("run") is not None:
-            runs = [[params["run"], params.get("subrun") or 0, "mc"]]
+            runs = [[params["run"], params.get("subrun") or 0, params.get("run_type") or "mc"]]
         if runs:
             record["runs"] = runs
         record.update(made)
+        if self.order["type"] == "merge" and runs:
+            record["runs"] = runs           # united: not the executable's to say
         record.update(spec.get("metadata") or {})
         record.setdefault("file_format", "root")
         record.update(file_name=output["name"], file_size=output["size"], checksum=output["checksum"])
@@ -1067,14 +1114,21 @@ class Job(object):
             record["process_id"] = self.report["process_id"]
         return record
 
-    def inherited(self, names):
-        """Values of the inputs for these keys, where all inputs agree. SAM's keys know no case."""
-        found = {}
+    def inherited(self, names, replaced):
+        """Values of the inputs for these keys, where all inputs agree. SAM's keys know no case.
+
+        A merge's inputs must agree, but for keys that the campaign replaces. Raises Failure conflict.
+        """
+        found, own = {}, [name.lower() for name in replaced]
         lowered = [{key.lower(): value for key, value in entry.items()} for entry in self.records]
         for name in names:
             values = unique([entry.get(name.lower()) for entry in lowered])
             if len(values) == 1 and values[0] is not None:
                 found[name] = values[0]
+            elif len(values) > 1 and self.order["type"] == "merge" and name.lower() not in own:
+                other = next(entry for entry in lowered if entry.get(name.lower()) != values[0])
+                raise Failure("conflict", "the inputs do not agree in %s: %r in %s, %r in %s" % (
+                    name, values[0], lowered[0]["file_name"], values[1], other["file_name"]))
             elif values:
                 log("not inherited, the inputs say %s for %s" % (values[:3], name))
         return found
@@ -1280,6 +1334,11 @@ def signal_name(number):
         return signal.Signals(number).name
     except ValueError:
         return "signal %d" % number
+
+
+def some_of(names):
+    """Names for a message: the first ten, and how many more there are."""
+    return ", ".join(names[:10]) + (" and %d more" % (len(names) - 10) if len(names) > 10 else "")
 
 
 def unique(values):

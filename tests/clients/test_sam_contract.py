@@ -383,6 +383,13 @@ def test_create_definition(sam, p):
         sam.create_definition(f"{p}d", "file_id 0")
 
 
+def test_a_definition_keeps_what_was_said_of_it(sam, p):
+    sam.create_definition(f"{p}d", f"file_name {quote(p + '%')}", "3 files for merge; closed by: file count, 3 files")
+    sam.create_definition(f"{p}silent", "file_id 0")
+    assert sam.description(f"{p}d") == "3 files for merge; closed by: file count, 3 files"
+    assert sam.description(f"{p}silent") == ""
+
+
 def test_no_such_definition(sam, p):
     for ask in (sam.definition, sam.definition_count, lambda name: list(sam.definition_files(name))):
         with pytest.raises(SamAbsent) as error:
@@ -510,6 +517,20 @@ def test_a_delivered_file_stays_delivered_without_its_location(sam, world, p):
     name = world.next_file(world.establish(project, "L1.0"))
     sam.remove_location(name, f"{DISK}/in")
     assert names(sam.delivered(project, "L1.0")) == [name] == names(sam.project_files(project))
+
+
+def test_a_file_that_lost_its_location_since_the_start_is_passed_over_for_good(sam, world, p):
+    project = start(sam, p, 3)
+    process = world.establish(project, "L1.0")
+    sam.remove_location(f"{p}1.root", f"{DISK}/in")
+    given = []
+    for _ in range(2):
+        given.append(world.next_file(process))
+        world.set_status(process, given[-1], "consumed")
+    assert given == [f"{p}0.root", f"{p}2.root"]
+    sam.add_location(f"{p}1.root", f"{DISK}/in")
+    assert world.next_file(process) is None
+    assert names(sam.delivered(project, "L1.0")) == given
 
 
 def test_a_file_is_held_until_it_is_released(sam, world, p):

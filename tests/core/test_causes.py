@@ -65,6 +65,7 @@ def judged(**facts):
         ({"step": "order", "fault": "bad_order", "exit_code": 2}, "bad_order_refused", "crash", "executable_died"),
         ({"step": "fetch", "fault": "sam_unavailable", "exit_code": 12}, "sam_unavailable", "outage", "job_stopped"),
         ({"step": "fetch", "fault": "absent", "exit_code": 12}, "input_copy_absent", "input", "job_stopped"),
+        ({"step": "fetch", "fault": "incomplete", "exit_code": 12}, "group_incomplete", "input", "job_stopped"),
         ({"step": "fetch", "fault": "no_space"}, "node_disk_full", "node", "job_stopped"),
         ({"step": "execute", "fault": "signal", "signal": 11}, "segmentation_fault", "crash", "executable_died"),
         ({"step": "execute", "fault": "signal", "signal": 9}, "killed", "resource", "job_stopped"),
@@ -80,6 +81,9 @@ def judged(**facts):
             None,
         ),
         ({"step": "validate", "fault": "truncated_root"}, "output_truncated", "invalid", "output_invalid"),
+        ({"step": "validate", "fault": "events_differ"}, "events_differ", "invalid", "output_invalid"),
+        ({"step": "validate", "fault": "conflict"}, "inputs_conflict", "invalid", "output_invalid"),
+        ({"step": "validate", "fault": "check_missing"}, "check_missing", "node", "job_stopped"),
         ({"step": "validate", "fault": "a new one"}, "output_invalid", "invalid", "output_invalid"),
         ({"step": "copy", "fault": "no_space"}, "output_storage_full", "outage", "job_stopped"),
         ({"step": "declare", "fault": "record_differs"}, "record_differs", "operator", "job_stopped"),
@@ -107,9 +111,14 @@ def test_what_a_failure_means(facts, name, klass, event):
 WORKERS_FAULTS = {
     "order": ["bad_order"],
     "establish": ["sam_unavailable", "sam_refused", "not_staged"],
-    "fetch": ["absent", "differs", "unreachable", "not_staged", "no_space", "sam_unavailable", "sam_refused"],
+    "fetch": [
+        *("absent", "incomplete", "differs", "unreachable", "not_staged", "no_space", "sam_unavailable", "sam_refused"),
+    ],
     "execute": ["exited", "signal", "missing", "hangs", "cannot_start", "no_space"],
-    "validate": ["no_output", "empty", "not_root", "truncated_root", "too_few_events", "check_failed", "bad_metadata"],
+    "validate": [
+        *("no_output", "empty", "not_root", "truncated_root", "too_few_events", "check_failed", "bad_metadata"),
+        *("events_differ", "conflict", "check_missing"),
+    ],
     "copy": ["unreachable", "no_space", "differs", "refused"],
     "declare": ["sam_unavailable", "sam_refused", "record_differs", "parents_missing"],
 }

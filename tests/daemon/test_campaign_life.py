@@ -1,14 +1,18 @@
 """The campaign's own life: changed files are taken up or refused, passive rules count, new input settles first."""
 
-from farm import Farm
+import pytest
+from farm import CAMPAIGN, Farm
 from prometheus_client import generate_latest
 from sqlalchemy import select
+from test_four_types import GENERATOR
 from test_protect import FILES, at_work, changes, count, world
 
 from keepupd.config import Campaign
+from keepupd.daemon import life
 from keepupd.daemon.check import Findings
 from keepupd.daemon.check_campaign import check_campaign
 from keepupd.daemon.metrics import Metrics
+from keepupd.flow import build_flow
 from keepupd.store.tables import attempts, campaigns, launches, passive_matches, units
 
 # --- changed campaign files -----------------------------------------------------------------------------------------
@@ -162,3 +166,72 @@ def test_a_passive_rule_counts_and_judging_goes_on(tmp_path):
     assert counted == {"calibration_warning": 1, "also_seen": 1}
     text = generate_latest(Metrics(farm.database, lambda: farm.now).registry).decode()
     assert 'keepupd_passive_matches_total{campaign="farm_reco",cause="also_seen"} 1.0' in text
+
+
+# --- what is for ever -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"input": {"query": "data_tier raw and run_number 5"}},
+        {"outputs": [CAMPAIGN["outputs"][0] | {"location": "demo:/elsewhere"}]},
+        {"outputs": [CAMPAIGN["outputs"][0] | {"definitions": ["another_input"]}]},
+        {"validation": {"min_events": 1}},
+    ],
+)
+def test_where_files_come_from_and_go_to_stays_once_an_output_was_declared_even_while_it_is_redone(tmp_path, change):
+    farm = world(tmp_path, FILES[:1])
+    [job] = farm.starts_jobs()
+    job.succeeds()
+    farm.passes(2)
+    farm.operator("redo", FILES[0])
+    assert count(farm, "declared") == 0
+    before = settings_of(farm, "farm_reco")
+    changes(farm, **change)
+    assert settings_of(farm, "farm_reco") == before and "new name" in row_of(farm, "farm_reco").refused
+    changes(farm, **{key: CAMPAIGN.get(key, {}) for key in change}, retry={"attempts": 5}, limits={"jobs": 7})
+    assert row_of(farm, "farm_reco").refused == "" and settings_of(farm, "farm_reco").limits.jobs == 7
+
+
+def test_runs_of_a_generator_that_is_gone_are_not_given_out_again(tmp_path):
+    def generator(name, first_run, units=4):
+        spec = {"target_units": units, "events_per_unit": 1, "first_run": first_run, "subruns_per_run": 2}
+        return GENERATOR | {"name": name, "generator": spec}
+
+    farm = Farm(tmp_path, flow=[generator("gen_old", 10)])
+    farm.passes(2)  # runs 10 and 11 are used
+    new, well = (Campaign.model_validate(CAMPAIGN | generator("gen_new", run)) for run in (11, 12))
+    before, farm.flow = farm.flow, [new]
+    farm.keeper.flow = build_flow(farm.flow, "DUNE.campaign")
+    found = Findings()
+    check_campaign(found, farm.keeper, new, True, farm.now)
+    told = "runs 11 to 12 of gen_new overlap 10 to 11, which gen_old has used"
+    assert any(told in check["words"] and not check["ok"] for check in found.checks)
+    with pytest.raises(life.RunsTaken, match=told):
+        farm.restarts()
+    assert row_of(farm, "gen_old").active, "nothing was written"
+    farm.flow = [well]
+    farm.restarts()
+    farm.flow = before
+    farm.restarts()
+    assert row_of(farm, "gen_old").active and not row_of(farm, "gen_new").active, "one that comes back has its own runs"
+
+
+def test_check_warns_of_an_input_without_files_that_no_campaign_here_makes(tmp_path):
+    farm = Farm(tmp_path, flow=[{"name": "one"}, {"name": "two", "input": {"definition": "full_in"}}])
+    farm.sam.create_definition("full_in", "data_tier 'full-reconstructed'")
+
+    def warnings(campaign):
+        found = Findings()
+        check_campaign(found, farm.keeper, campaign, False, farm.now)
+        return [check["words"] for check in found.checks if check.get("warning")]
+
+    told = "SAM has no file now of its input, and no campaign here makes any: "
+    assert [warnings(campaign) for campaign in farm.flow] == [[told + "data_tier raw"], [told + "definition full_in"]]
+    farm.finds("a.raw")
+    assert warnings(farm.flow[0]) == []
+    farm.keeper.flow = build_flow([farm.flow[0], Campaign.model_validate(
+        CAMPAIGN | {"name": "two", "input": {"query": "data_tier 'full-reconstructed'"}, "outputs": [
+            CAMPAIGN["outputs"][0] | {"tier": "other"}]})], "DUNE.campaign")  # fmt: skip
+    assert warnings(farm.keeper.flow.campaigns["two"]) == []

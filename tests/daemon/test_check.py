@@ -181,6 +181,14 @@ def test_it_asks_where_changes_go_too_and_says_as_whom(world, monkeypatch, tmp_p
     assert fault.startswith(f"SAM: SAM does not answer GET {secure.url}")
 
 
+def test_a_generators_run_type_must_be_known_to_sam(world):
+    numbers = {"target_units": 2, "events_per_unit": 5, "first_run": 7}
+    for kind, told in (("mc", False), ("no-such-type", True)):
+        run = {"argv": ["gen", "{output}"], "application": {"family": "keepup", "name": "null", "version": "v1"}}
+        world.writes_campaign(type="generator", input={}, generator=numbers | {"run_type": kind}, executable=run)
+        assert any("no-such-type" in fault for fault in faults(check(world))) is told
+
+
 def test_a_query_sam_does_not_understand_and_a_definition_that_is_another(world):
     world.writes_campaign(input={"query": "data_teir raw"})
     assert any("data_teir" in fault for fault in faults(check(world)))

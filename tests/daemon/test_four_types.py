@@ -62,7 +62,8 @@ def test_a_generator_makes_its_target_and_no_more(farm):
 def test_numbers_are_a_pure_function_of_the_serial_and_survive_a_retry_and_a_lost_database(farm):
     farm.passes(3)
     first = {job.unit["unit"]: job.unit["params"] for job in farm.starts_jobs()}
-    assert first["00000003"] == {"run": 101, "subrun": 1, "seed": 101 * 2**20 + 1, "serial": 3, "events": 10}
+    numbers = {"run": 101, "subrun": 1, "seed": 101 * 2**20 + 1, "serial": 3, "events": 10, "run_type": "mc"}
+    assert first["00000003"] == numbers
     assert len({(p["run"], p["subrun"]) for p in first.values()}) == len({p["seed"] for p in first.values()}) == 5
     for job in farm.batch.live_jobs():
         job.dies() if job.input == "3" else job.succeeds()
@@ -148,9 +149,51 @@ def test_closed_groups_keep_their_members_when_the_database_is_lost(tmp_path):
     farm.loses_database()
     farm.passes(3)
     assert before <= set(of_campaign(farm, "merge"))
+    assert {row.origin for row in of_campaign(farm, "merge").values()} == {"file count, 3 files"}, "SAM kept the rule"
     until_quiet(farm, 6)
     assert {row.state for row in of_campaign(farm, "merge").values()} == {"declared"}
     assert not farm.batch.live_jobs()
+
+
+def test_a_merge_never_runs_without_a_file_of_its_group_and_waits_for_it(tmp_path):
+    farm = make(tmp_path, MERGE)
+    for n in range(3):
+        farm.sam.put(f"f{n}.root", data_tier="simulated", event_count=10, **{"DUNE.sample": "1"})
+    farm.sam.create_definition("merge_input", "data_tier simulated")
+    farm.passes(3)
+    [place] = farm.sam.by_name["f1.root"].locations
+    farm.sam.remove_location("f1.root", place)  # its project has begun
+    assert farm.starts_jobs() == []
+    farm.passes(2)
+    [group] = of_campaign(farm, "merge").values()
+    assert (group.state, group.cause, group.tries) == ("held", "group_incomplete", 0)
+    assert not farm.batch.live_jobs() and not [name for name in farm.sam.by_name if "_merge" in name]
+    farm.sam.add_location("f1.root", place)
+    farm.later(hours=2)
+    farm.passes(4)
+    [job] = farm.starts_jobs()
+    job.succeeds()
+    farm.passes(3)
+    [group] = of_campaign(farm, "merge").values()
+    [merged] = [file for name, file in farm.sam.by_name.items() if "_merge" in name]
+    assert group.state == "declared" and len(merged.metadata["parents"]) == 3
+    assert merged.metadata["event_count"] == 30
+
+
+def test_a_generators_run_type_reaches_its_jobs(tmp_path):
+    kind = GENERATOR["generator"] | {"run_type": "test"}
+    farm = make(tmp_path, GENERATOR | {"generator": kind})
+    farm.passes(3)
+    assert {job.unit["params"]["run_type"] for job in farm.starts_jobs()} == {"test"}
+
+
+def test_an_analysis_sends_its_jobs_the_check_of_histograms(tmp_path):
+    farm = Farm(tmp_path, type="analysis", analysis={"histograms": ["slope"]}, validation={"histograms": ["slope"]})
+    farm.finds("a.raw")
+    farm.passes(3)
+    job = farm.job_of("a.raw")
+    assert job.order["outputs"][0]["checks"]["histograms"] == ["slope"]
+    assert "uproot" in job.files["check_histograms.py"]
 
 
 def test_a_killed_merge_job_is_tried_again_with_all_its_files(tmp_path):

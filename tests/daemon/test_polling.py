@@ -198,7 +198,7 @@ def test_check_proposes_the_base_query_also_of_a_definition_that_others_made(far
 
 def test_check_tells_who_reads_files_in_trouble_that_they_leave(farm):
     farm.passes(1)
-    [words] = warnings(farm, name="second_chance", input={"definition": "farm_reco_debug"})
+    words = " | ".join(warnings(farm, name="second_chance", input={"definition": "farm_reco_debug"}))
     assert "campaign farm_reco" in words and "leave" in words
 
 

@@ -62,6 +62,11 @@ class Node:
             "limits": {"fetch_patience_s": 0, "stage_patience_s": 2, "copy_patience_s": 0, **(limits or {})}}
         return {**order, **changes}
 
+    def merge_order(self, command="cp $1 {output}", **changes):
+        """All files in SAM's queue are one group."""
+        units = {"g1": {"unit": "g1", "outputs": {"reco": "merged.root"}, "inputs": list(self.sam.queue)}}
+        return self.order("/bin/sh", "-c", command, "sh", "{inputs}", type="merge", units=units, **changes)
+
     def make_scratch(self):
         self.scratches += 1
         scratch = self.place / f"scratch{self.scratches}"

@@ -80,23 +80,104 @@ def test_metadata_without_enough_events_or_sense_is_invalid(node, said, fault):
 
 def test_a_merge_takes_all_files_of_its_project(node, sam):
     for number in (1, 2, 3):
-        stream = "cosmics" if number < 3 else "beam"
-        node.has_input(f"part{number}.root", runs=[[number, 0, "physics"]], data_stream=stream)
-    units = {"group": {"unit": "g1", "outputs": {"reco": "merged.root"}}}
-    done = node.work(node.order("/bin/sh", "-c", "cp $1 {output}; echo $#; cat {input_list}", "sh", "{inputs}",
-                                type="merge", units=units))
+        node.has_input(f"part{number}.root", runs=[[number, 0, "physics"]], data_stream="cosmics")
+    done = node.work(node.merge_order("cp $1 {output}; echo $#; cat {input_list}"))
     assert done.code == 0, done.log
     assert done.report["executable"]["tail"][0] == "3" and len(done.report["executable"]["tail"]) == 4
     record = sam.records["merged.root"]
     assert [p["file_name"] for p in record["parents"]] == ["part1.root", "part2.root", "part3.root"]
     assert record["runs"] == [[1, 0, "physics"], [2, 0, "physics"], [3, 0, "physics"]]
-    assert "data_stream" not in record          # the inputs do not agree
+    assert record["data_stream"] == "cosmics"
     assert sam.status == dict.fromkeys(["part1.root", "part2.root", "part3.root"], "consumed")
     assert sam.process_form["filelimit"] == "0"
 
 
+@pytest.mark.parametrize("left_out, words", [
+    (["part2.root"], "2 of the group's 3 files; without part2.root"),
+    (["part1.root", "part3.root"], "1 of the group's 3 files; without part1.root, part3.root"),
+    ([], "3 of the group's 3 files; and stranger.root, not of the group")])
+def test_a_merge_of_not_just_its_group_stops_before_the_executable(node, sam, left_out, words):
+    for number in (1, 2, 3):
+        node.has_input(f"part{number}.root")
+    order = node.merge_order(f"touch {node.place}/ran; cp $1 {{output}}")
+    sam.queue[:] = [name for name in sam.queue if name not in left_out]     # SAM passes over what has no location now
+    if not left_out:
+        node.has_input("stranger.root")
+    done = node.work(order)
+    assert (done.code, done.fault) == (12, ("fetch", "incomplete")) and words in done.report["message"], done.log
+    assert not (node.place / "ran").exists() and node.copies() == [] and sam.process_status == "bad"
+
+
+def test_a_merge_order_without_members_takes_no_file(node, sam):
+    node.has_input()
+    done = node.work(node.order(type="merge", units={"g1": {"unit": "g1", "outputs": {"reco": "merged.root"}}}))
+    assert done.fault == ("order", "bad_order") and "names of its inputs" in done.report["message"]
+    assert sam.calls == []
+
+
+def test_a_merge_of_files_that_differ_in_what_is_inherited_is_refused(node, sam):
+    node.has_input("part1.root", Data_Stream="cosmics")
+    node.has_input("part2.root", data_stream="cosmics")
+    node.has_input("part3.root", data_stream="beam")
+    done = node.work(node.merge_order())
+    assert (done.code, done.fault) == (14, ("validate", "conflict")), done.log
+    assert "data_stream: 'cosmics' in part1.root, 'beam' in part3.root" in done.report["message"]
+    assert node.copies() == [] and "merged.root" not in sam.records
+
+
+def test_a_key_that_only_some_files_of_a_merge_have_is_a_conflict_too(node):
+    node.has_input("part1.root", data_stream="cosmics")
+    node.has_input("part2.root")
+    done = node.work(node.merge_order())
+    assert done.fault == ("validate", "conflict") and "None in part2.root" in done.report["message"]
+
+
+def test_a_key_that_the_campaign_replaces_need_not_agree(node, sam):
+    node.has_input("part1.root", data_stream="cosmics")
+    node.has_input("part2.root", data_stream="beam")
+    order = node.merge_order()
+    order["outputs"][0]["metadata"]["DATA_STREAM"] = "both"
+    done = node.work(order)
+    assert done.code == 0 and sam.records["merged.root"]["DATA_STREAM"] == "both", done.log
+    assert "data_stream" not in sam.records["merged.root"]
+
+
+def test_events_of_a_merge_are_added_and_runs_united(node, sam):
+    for number, events in ((1, 10), (2, 0), (3, 32)):
+        node.has_input(f"part{number}.root", runs=[[number, 0, "physics"], [7, 0, "physics"]], event_count=events)
+    done = node.work(node.merge_order("cp $1 {output}; echo '{\"runs\": [[9, 9, \"mc\"]]}' > {metadata}",
+                                      checks={"min_events": 42}))
+    assert done.code == 0, done.log
+    record = sam.records["merged.root"]
+    assert record["event_count"] == 42 and [run[0] for run in record["runs"]] == [1, 7, 2, 3]
+
+
+@pytest.mark.parametrize("said", [41, 43, 0])
+def test_a_merge_that_loses_or_makes_events_names_the_files(node, sam, said):
+    node.has_input("part1.root", event_count=10)
+    node.has_input("part2.root", event_count=32)
+    done = node.work(node.merge_order(f"cp $1 {{output}}; echo '{{\"event_count\": {said}}}' > {{metadata}}"))
+    assert (done.code, done.fault) == (14, ("validate", "events_differ")), done.log
+    assert f"has {said} events, the inputs have 42: part1.root 10, part2.root 32" in done.report["message"]
+    assert node.copies() == [] and "merged.root" not in sam.records
+
+
+def test_events_are_not_compared_with_inputs_whose_events_sam_does_not_know(node, sam):
+    node.has_input("part1.root", event_count=10)
+    node.has_input("part2.root")
+    done = node.work(node.merge_order("cp $1 {output}; echo '{\"event_count\": 25}' > {metadata}"))
+    assert done.code == 0 and sam.records["merged.root"]["event_count"] == 25, done.log
+    assert "event_count of 1 of 2 inputs" in done.log
+
+
+def test_inputs_of_a_reco_may_have_more_events_than_its_output(node, sam):
+    node.has_input(event_count=10)
+    done = node.work(node.order("/bin/sh", "-c", "cp {input} {output}; echo '{\"event_count\": 3}' > {metadata}"))
+    assert done.code == 0 and sam.records["run1.root.out"]["event_count"] == 3, done.log
+
+
 def test_a_generator_needs_no_project(node, sam):
-    params = {"run": 5, "subrun": 6, "seed": 42, "serial": 4, "events": 100}
+    params = {"run": 5, "subrun": 6, "seed": 42, "serial": 4, "events": 100, "run_type": "test"}
     units = {"4": {"unit": "serial-4", "outputs": {"reco": "gen_4.root"}, "params": params}}
     (node.place / "made.root").write_bytes(node.root_bytes)
     done = node.work(node.order("/bin/sh", "-c", f"echo {{run}} {{subrun}} {{seed}} {{events}} {{serial}}; "
@@ -104,7 +185,7 @@ def test_a_generator_needs_no_project(node, sam):
                      job="L.4")
     assert done.code == 0 and done.report["executable"]["tail"] == ["5 6 42 100 4"], done.log
     assert sam.calls == ["files", "locations"]
-    assert sam.records["gen_4.root"]["runs"] == [[5, 6, "mc"]] and "parents" not in sam.records["gen_4.root"]
+    assert sam.records["gen_4.root"]["runs"] == [[5, 6, "test"]] and "parents" not in sam.records["gen_4.root"]
 
 
 def test_several_outputs_each_with_its_own_placeholders(node, sam):

@@ -51,10 +51,23 @@ def test_a_merge_of_a_whole_project(node, sam):
     for number in range(4):
         node.has_input(f"part{number}.root")
     sam.starts("keepup_L")
-    units = {"g": {"unit": "g", "outputs": {"reco": "merged.root"}}}
-    done = node.work(node.order("/bin/sh", "-c", "cp $1 {output}", "sh", "{inputs}", type="merge", units=units))
+    done = node.work(node.merge_order())
     assert done.code == 0 and len(sam.record("merged.root")["parents"]) == 4, done.log
     assert sam.count("project_name keepup_L and consumed_status consumed") == 4
+
+
+def test_a_merge_whose_file_lost_its_location_after_the_project_began_is_incomplete(node, sam):
+    paths = [node.has_input(f"part{number}.root", event_count=number) for number in range(3)]
+    sam.starts("keepup_L")
+    sam.post("/files/name/part1.root/locations", {"remove": f"demo:{paths[1].parent}"})
+    done = node.work(node.merge_order())
+    assert done.fault == ("fetch", "incomplete") and done.report["message"].endswith("without part1.root"), done.log
+    assert "execute" not in [step["name"] for step in done.report["steps"]] and node.copies() == []
+    sam.post("/files/name/part1.root/locations", {"add": f"demo:{paths[1].parent}"})
+    sam.starts("keepup_M")
+    again = node.work({**node.merge_order(), "project": "keepup_M"}, job="M.1")
+    assert again.code == 0 and len(sam.record("merged.root")["parents"]) == 3, again.log
+    assert sam.record("merged.root")["event_count"] == 3
 
 
 @pytest.mark.long

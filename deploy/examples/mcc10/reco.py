@@ -95,9 +95,19 @@ def positions(hits: Columns, detector: Configuration) -> np.ndarray:
 
 
 def offsets(window: int) -> np.ndarray:
-    """Each layer's mean over its readout window. The signals are not simulated and flat; the room for them is taken."""
+    """Each layer's offset over its readout window. The signals are not simulated and flat; their room is taken."""
     signals: np.ndarray = np.full((LAYERS, window), PEDESTAL, np.float32)
-    return np.asarray(signals.mean(axis=1) - PEDESTAL)
+    return np.array([pedestal(signal) for signal in signals]) - PEDESTAL
+
+
+def pedestal(signal: np.ndarray, rounds: int = 4) -> float:
+    """The mean without pulses: of what is near the mean of the round before. A long window takes its time."""
+    low, high, mean = -np.inf, np.inf, 0.0
+    for _ in range(rounds):
+        inside = signal[(signal >= low) & (signal <= high)]
+        mean, width = float(inside.mean()), 3 * float(inside.std()) + 1
+        low, high = mean - width, mean + width
+    return mean
 
 
 def line(x_mm: np.ndarray, used: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

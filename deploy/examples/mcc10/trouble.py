@@ -4,7 +4,7 @@ KEEPUP_DEMO_TROUBLE in the environment of gen.py says which, as "RUN.SUBRUN:KIND
 it, not the file's name and not its metadata. The kinds:
   corrupt    bytes in the middle are zero, reco.py can't read them, ever
   crash      a hit on a wire that does not exist: reco.py dies by SIGSEGV, the first time (see there)
-  hungry     a readout window so long that reco.py needs some 265 MiB, not 60
+  hungry     a readout window so long that reco.py needs some 290 MiB for seconds, not 60
   no_events  the events are lost, though the metadata say otherwise
 """
 

@@ -35,6 +35,8 @@ def upgrade():
         sa.Column("canary", sa.Boolean(), nullable=False),
         sa.Column("usual_mib", sa.Integer(), nullable=True),
         sa.Column("refused", sa.Text(), nullable=False),
+        sa.Column("outlook", sa.Text(), nullable=False),
+        sa.Column("total_refused", sa.Integer(), nullable=False),
         sa.Column("complete", sa.BigInteger(), nullable=True),
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("name"),
