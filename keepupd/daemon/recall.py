@@ -6,9 +6,10 @@ tried again by themselves. Nothing is launched for a campaign before all of thes
 """
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import Any
 
 from sqlalchemy import Connection, insert, select, update
 
@@ -91,8 +92,10 @@ def _recall_merged(k: Keeper, campaign_id: int, now: datetime) -> None:
 def _close_again(k: Keeper, campaign_id: int, ids: list[int], group: Group, now: datetime, made: str = "") -> None:
     """`group`, of those of these files that are in no other."""
     left = _unknown(k, campaign_id, ids)
+    records, campaign = k.sam.records([file.name for file in left]) if left else {}, k.campaigns[campaign_id]
+    keys = {name: planning.keys_of(campaign, record.metadata) for name, record in records.items()}
     with k.database.write("members recalled") as db:
-        _take_in_gone(db, campaign_id, left, now, merge=True)
+        _take_in_gone(db, campaign_id, left, now, keys)
         members = grouping.waiting_among(db, campaign_id, ids)
     if members:
         group = replace(group, members=tuple(members))
@@ -145,14 +148,15 @@ def _recall_launch(k: Keeper, campaign_id: int, key: str, queued: Sequence[JobSe
 
 
 def _take_in_gone(
-    db: Connection, campaign_id: int, members: Sequence[CatalogFile], now: datetime, merge: bool = False
+    db: Connection, campaign_id: int, members: Sequence[CatalogFile], now: datetime,
+    keys: Mapping[str, dict[str, Any]] | None = None,
 ) -> None:
     """Files of ours that have left the input definition since: unknown, they would be processed a second time when they
-    come back, while their launch may still deliver them, or their group has them."""
+    come back, while their launch may still deliver them, or their group has them. `keys`: a merge's, by file name."""
     known = _known(db, campaign_id, [file.file_id for file in members])
     if gone := [file for file in members if file.file_id not in known]:
-        if merge:
-            grouping.take_in_waiting(db, campaign_id, [(file, {}) for file in gone], now)
+        if keys is not None:
+            grouping.take_in_waiting(db, campaign_id, [(file, keys.get(file.name, {})) for file in gone], now)
         else:
             intake.take_in(db, campaign_id, gone, now, timedelta(0))
         ours = (files.c.campaign_id == campaign_id) & files.c.file_id.in_([file.file_id for file in gone])
