@@ -63,7 +63,7 @@ class Sam:
         return self._http.ask(method, f"{self._read}/files/count", params=params, form=form, read=_number)
 
     def definition_count(self, name: str) -> int:
-        return self._http.ask("GET", f"{self._read}/definitions/name/{segment(name)}/count", read=_number)
+        return self._http.ask("GET", f"{self._read}/definitions/name/{segment(name)}/files/count", read=_number)
 
     def files(self, dims: str) -> Iterator[CatalogFile]:
         method, params, form = _carry(dims)

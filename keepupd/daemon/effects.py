@@ -67,11 +67,20 @@ def _start_project(k: Keeper, launch: AnyRow, campaign: Campaign, members: Seque
     inputs = _define(k, campaign, definition, members)
     ids = [row.file_id for rows in inputs.values() for row in rows]
     k.sam.start_project(name, definition)
-    if launch.submitted is None and int(k.sam.summary(name).get("files_in_snapshot", len(ids))) < len(ids):
+    if launch.submitted is None and _in_snapshot(k, name, len(ids)) < len(ids):
         there = {file.file_id for file in k.sam.project_files(name)}
         _hold_absent(
             k, campaign, [u for u in members if any(f.file_id not in there for f in inputs[u.id])], launch, now
         )
+
+
+def _in_snapshot(k: Keeper, project: str, asked: int) -> int:
+    """Files in a project's snapshot. Raises NotYet where SAM has not begun it: jobs would find nothing to do."""
+    try:
+        return int(k.sam.summary(project).get("files_in_snapshot", asked))
+    except SamAbsent as absent:
+        words = "it was asked to start it, and is asked again"
+        raise NotYet(f"SAM does not show project {project} yet", words) from absent
 
 
 def _define(

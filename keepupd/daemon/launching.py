@@ -25,6 +25,7 @@ from keepupd.store.tables import AnyRow, attempts, campaigns, jobs, launches, un
 
 MOST_EARLY_DEATHS = 3  # of a launch, before it is not topped up any more
 AFTER_EARLY_DEATH = timedelta(minutes=1)  # wait before files are tried again whose jobs died before they took one
+OFTEN, LONGEST_WAIT = 3, timedelta(hours=1)  # a file that launch after launch does not deliver waits, ever longer
 LAUNCHING_STATES = ("pending", "running", "validated", "declared")
 
 
@@ -227,11 +228,19 @@ def _top_up(k: Keeper, launch: AnyRow, missing: int, now: datetime) -> None:
 
 def _end_launch(k: Keeper, launch: AnyRow, now: datetime) -> None:
     """Its jobs are all judged: what none of them took goes back to pending, and the project is ended."""
-    due = now + AFTER_EARLY_DEATH if launch.early_deaths else now
+    first_due = now + AFTER_EARLY_DEATH if launch.early_deaths else now
     with k.database.write("launch over") as db:
         left = [unit for unit, _ in reads.units_of_launch(db, launch.id, open_only=True)]
-        moves = [Move(u, "not_delivered", f"launch {launch.key} ended without delivering it", due=due)
-                 for u in left if u.state == "running" and u.launch_id == launch.id]  # fmt: skip
+        before = reads.not_delivered(db, launch.id)
+        moves = []
+        for unit in left:
+            if unit.state == "running" and unit.launch_id == launch.id:
+                again, why = before.get(unit.id, 0), f"launch {launch.key} ended without delivering it"
+                due = first_due
+                if again >= OFTEN:
+                    due = now + min(AFTER_EARLY_DEATH * 2 ** min(again - OFTEN, 10), LONGEST_WAIT)
+                    why += f", as {again} others before it: SAM gives this file to no job"
+                moves.append(Move(unit, "not_delivered", why, due=due))
         dests = store.apply(db, k.file_chart, moves, now)
         open_ones = (attempts.c.launch_id == launch.id) & (attempts.c.outcome == "")
         db.execute(update(attempts).where(open_ones).values(outcome="not_delivered"))

@@ -104,6 +104,13 @@ def repeats(db: Connection, unit_ids: Collection[int]) -> dict[tuple[int, str], 
     return {(unit_id, cause): n for unit_id, cause, n in rows}
 
 
+def not_delivered(db: Connection, launch_id: int) -> dict[int, int]:
+    """How many earlier launches ended without delivering the units of this one."""
+    ours = select(attempts.c.unit_id).where(attempts.c.launch_id == launch_id)
+    missed = (attempts.c.outcome == "not_delivered") & attempts.c.unit_id.in_(ours)
+    return dict(db.execute(select(attempts.c.unit_id, func.count()).where(missed).group_by(attempts.c.unit_id)).all())
+
+
 def not_recalled(db: Connection) -> dict[int, str]:
     """Id and name of the active campaigns that SAM and batch have not yet been asked about."""
     waiting = select(campaigns.c.id, campaigns.c.name).where(campaigns.c.recalled.is_(None), campaigns.c.active)

@@ -1314,8 +1314,10 @@ class Delivery(object):
 
 
 def project_is_over(refused):
-    """No project, or one that has ended: there is no work for us, and that is no failure."""
-    return refused.status in (404, 410) or bool(re.search(r"\bended|Ended|not running|no longer", str(refused)))
+    """No project, or one that has ended: there is no work for us, and that is no failure. SAM itself must say so: a
+    404 of something in between is none of its words."""
+    gone = r"ProjectNotFound|[Pp]roject\b.*\bnot found|\bended|Ended|not running|no longer"
+    return refused.status == 410 or bool(re.search(gone, str(refused)))
 
 
 def fault_of(error, step):

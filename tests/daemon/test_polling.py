@@ -240,7 +240,7 @@ def test_one_new_file_among_many_costs_three_small_answers(tmp_path):
         (tmp_path / "farm").mkdir()
         farm = Farm(tmp_path / "farm", now=datetime.now(UTC))
         farm.keeper.sam = sam
-        count, look = "/definitions/name/farm_reco_input/count", "/files/list"
+        count, look = "/definitions/name/farm_reco_input/files/count", "/files/list"
         first = poll_really(farm, transport)
         assert first.count(("/definitions/name/farm_reco_input/files/list", 5000)) == 1 == first.count((count, 1))
         assert len([path for path, _ in first if path == "/files/metadata"]) == 10, "outputs are looked for in bulk"

@@ -6,6 +6,7 @@ import pytest
 from farm import Farm
 from sqlalchemy import insert
 
+from keepupd.core.errors import SamAbsent
 from keepupd.daemon import courier
 from keepupd.daemon.effects import EFFECTS
 from keepupd.store.tables import units
@@ -252,6 +253,47 @@ def test_redo_retires_the_output_and_makes_the_next_edition(farm):
     farm.loses_database()
     farm.passes(2)
     assert (farm.state_of("a.raw"), farm.unit("a.raw").edition) == ("declared", 2)
+
+
+def test_a_file_that_sam_gives_to_no_job_is_launched_ever_more_seldom(farm):
+    farm.finds("a.raw")
+    launches = 0
+    for _ in range(240):
+        farm.passes(1)
+        for job in farm.batch.live_jobs():
+            job.leaves(10, step="establish")
+            launches += 1
+        farm.later(seconds=14)
+    assert 5 <= launches <= 12, "in an hour"
+    assert "SAM gives this file to no job" in farm.unit("a.raw").why
+    farm.later(hours=1)
+    farm.passes(2)
+    farm.job_of("a.raw").succeeds()
+    farm.passes(3)
+    assert farm.state_of("a.raw") == "declared"
+
+
+def test_a_project_that_sam_begins_late_is_waited_for(farm, monkeypatch):
+    """SAM may answer startProject before its summary knows the project."""
+    late, summary = [3], farm.sam.summary
+
+    def late_summary(project):
+        late[0] -= 1
+        if late[0] > 0:
+            raise SamAbsent(f"no project {project}", "")
+        return summary(project)
+
+    monkeypatch.setattr(farm.sam, "summary", late_summary)
+    farm.finds("a.raw")
+    farm.passes(1)
+    assert farm.state_of("a.raw") == "running" and farm.batch.jobs == {}
+    for _ in range(4):
+        farm.later(minutes=2)
+        farm.passes(1)
+    farm.job_of("a.raw").succeeds()
+    farm.passes(3)
+    assert farm.state_of("a.raw") == "declared" and farm.campaign_row().state == "declared"
+    assert farm.story("a.raw") == ["launch", "output_seen"]
 
 
 @pytest.mark.parametrize("looks", [0, 1])

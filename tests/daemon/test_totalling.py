@@ -284,5 +284,7 @@ def test_check_says_how_the_total_would_be_declared_and_what_stands_in_the_way(t
     farm, found = make(tmp_path / "two"), Findings()
     farm.sam.register_value("data_tiers", "histogram")
     farm.sam.register_value("file_types", "mc")
+    farm.sam.register_value("file_formats", "root")
+    farm.sam.register_application("t", "a", "v1")
     check_outputs(found, farm.keeper, Registered(farm.sam), farm.flow[0], farm.now)
     assert found.well and any("ana_total_v1.root" in check["words"] for check in found.checks)

@@ -47,14 +47,15 @@ SAM_SILENT = commits("effect postponed", "declared by us", "outputs seen") | eff
 OPERATOR = commits("operator") | effects("retire_output")
 LOST_DATABASE = commits("launch recalled", "problems recalled", "recalled", "take in")
 MENDED = commits("repaired") | effects("mend")  # test_audit_repair.py
-LOST_GROUPS = commits("members recalled", "members that left")  # test_flow_points.py
+LOST_GROUPS = commits("members recalled", "members that left")  # these two: test_flow_points.py
+TOTAL = commits("total refuses")
 LOOK, DIFFERS = commits("look"), commits("definition differs")
 NO_LOCATION, REFUSED, TOPPED_UP = commits("no location"), commits("launch refused"), commits("launch topped up")
 DECLARATION_REFUSED, PARKED, CLOCK = commits("declaration refused"), commits("effect parked"), commits("clock jumped")
 FLOW = commits("campaign looked after", "completion") | effects("define")  # these three: test_flow_points.py
 BREAKER, DISSOLVED = commits("breaker"), effects("retire_group")
 SCENARIOS = [*ORDINARY.values(), FLOW, BREAKER, DISSOLVED, SAM_SILENT, OPERATOR, LOST_DATABASE, NO_LOCATION, REFUSED,
-             TOPPED_UP, DECLARATION_REFUSED, PARKED, CLOCK, LOOK, DIFFERS, MENDED, LOST_GROUPS]  # fmt: skip
+             TOPPED_UP, DECLARATION_REFUSED, PARKED, CLOCK, LOOK, DIFFERS, MENDED, LOST_GROUPS, TOTAL]  # fmt: skip
 
 
 # --- where the points are -----------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_fault_points import BREAKER, DISSOLVED, FLOW, LOST_GROUPS, campaign_state, executing
+from test_fault_points import BREAKER, DISSOLVED, FLOW, LOST_GROUPS, TOTAL, campaign_state, executing
 from world import CRASHES, FINE, SCRIPT, World
 
 GENERATE = 'echo "fine run $2 subrun $3" > "$1"'
@@ -130,4 +130,22 @@ def test_the_database_is_lost_while_a_group_runs_of_which_a_file_has_left(world:
     world.inputs.clear()  # no unit bears their names: what is to be waited for is the rest
     world.settles(deadly=True)
     [_] = merges_hold(world, [one.name for one in (leaver, *others)])
+    world.is_in_order()
+
+
+@pytest.mark.long
+@pytest.mark.timeout(300)
+def test_a_total_refuses_what_is_no_histogram_file(world: World) -> None:
+    analysis: dict[str, Any] = {
+        "tier": "histogram", "file_format": "root", "input": {"query": "data_tier raw"}, "canary": {"units": 0},
+        "analysis": {"histograms": ["slope"]},
+    }  # fmt: skip
+    world.writes_flow(analysis=('cp "$1" "$2"', "{input} {output}", analysis))
+    world.dies_at(TOTAL)
+    world.declares(2, (FINE,))
+    world.keepupd.starts(wait=False)
+    world.waits(lambda: world.reached() == TOTAL, "both points", 60, deadly=True)
+    world.settles(60, deadly=True)
+    told = "refuses 2 histogram files"
+    world.waits(lambda: told in world.keepupctl("status").stdout, "both are refused", 30, deadly=True)
     world.is_in_order()

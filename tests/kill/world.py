@@ -48,7 +48,7 @@ SETTINGS: dict[str, Any] = {
     "name": "killed", "state_dir": "state", "campaigns": ["campaigns"], "causes": "causes.yaml",
     "batch": {"kind": "local", "directory": "batch"}, "http": {"port": 0},
     "polls": {"pass_s": 0.4, "inputs_s": 0.5, "outputs_s": 0.5, "operator_s": 0.3, "problem_definitions_min_s": 0,
-              "lost_after_s": 5},
+              "lost_after_s": 5, "totals_s": 1},
 }  # fmt: skip
 
 
@@ -189,10 +189,10 @@ class World:
         flow = []
         for type_, (script, arguments, settings) in scripts.items():
             (self.home / f"{type_}.sh").write_text(script)
-            out = {"tier": settings["tier"], "file_type": "mc", "file_format": "txt",
+            out = {"tier": settings["tier"], "file_type": "mc", "file_format": settings.get("file_format", "txt"),
                    "location": f"demo:{self.home}/out"}  # fmt: skip
             argv = ["sh", str(self.home / f"{type_}.sh"), *arguments.split()]
-            own = {name: value for name, value in settings.items() if name not in ("tier", "routed")}
+            own = {name: value for name, value in settings.items() if name not in ("tier", "file_format", "routed")}
             flow.append({"name": f"kill_{type_}", "type": type_, "executable": {"argv": argv},
                          "outputs": [out | {"definitions": settings.get("routed", [])}], **own})  # fmt: skip
         shared = {

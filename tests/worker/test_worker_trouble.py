@@ -54,6 +54,14 @@ def test_sam_down_from_the_start(node, sam):
     assert (done.code, done.fault) == (11, ("establish", "sam_unavailable")), done.log
 
 
+@pytest.mark.parametrize("call", ["findProject", "establishProcess"])
+def test_a_404_that_sam_did_not_say_is_no_end_of_the_project(node, sam, call):
+    node.has_input()
+    sam.faults[call] = [(404, "<html><title>404 Not Found</title></html>", {})]
+    done = node.work()
+    assert done.code == 11 and done.fault != ("establish", "no_file"), done.log
+
+
 def test_a_sam_that_refuses_is_not_asked_twice(node, sam):
     node.has_input()
     sam.faults["establishProcess"] = [REFUSED]
