@@ -34,8 +34,10 @@ def decide(seen: Observation, unit: Unit) -> str | None:  # noqa: PLR0911 - one 
             return seen.cause.event
         case "running" if seen.launch_over:
             return "not_delivered"
-        case "validated" if seen.output is Output.DIFFERS:
+        case "validated" if seen.output in (Output.DIFFERS, Output.BAD):
             return "declare_refused"
+        case "pending" if seen.output is Output.BAD:  # as it is taken in: its name is taken, a job would lose
+            return "recall_held"
         case "held" | "crash" if unit.due and seen.at >= unit.due and seen.output is not None:
             return "time_up"  # with SAM silent nobody knows whether the output is there: wait
     return None

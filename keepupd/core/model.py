@@ -32,6 +32,7 @@ class Output(StrEnum):
     VIRTUAL = "virtual"  # declared, but without a location
     LOCATED = "located"
     DIFFERS = "differs"  # located twice, and the copies are not alike
+    BAD = "bad"  # one at least has content_status bad
 
 
 @dataclass(frozen=True, slots=True)

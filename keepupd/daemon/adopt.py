@@ -11,7 +11,7 @@ from keepupd.config import Campaign
 from keepupd.core.decide import Observation, decide
 from keepupd.core.model import Move, Output, Unit
 from keepupd.daemon.keeper import Keeper
-from keepupd.daemon.outputs import look_for_outputs, rival_guard
+from keepupd.daemon.outputs import Found, hold_for_bad, look_for_outputs, rival_guard
 from keepupd.store import store
 from keepupd.store.tables import EPOCH, AnyRow
 
@@ -31,16 +31,16 @@ def take_in(
         store.set_editions(db, [replace(u, edition=known[u.name].edition) for u in fresh if known[u.name].edition > 1])
         shown = {u.id: Output.LOCATED if u.name in made else known[u.name].output for u in fresh}
         adopted = [(unit, event) for unit in fresh if (event := decide(Observation(now, output=shown[unit.id]), unit))]
-        moves = [
-            Move(unit, event, _why(made.get(unit.name)), guards=rival_guard(False),
-                 values={"edition": known[unit.name].edition}) for unit, event in adopted
-        ]  # fmt: skip
+        moves = [_move(k, unit, event, known[unit.name], made.get(unit.name)) for unit, event in adopted]
         dests = store.apply(db, k.file_chart, moves, now)
     k.log_moves(campaign.name, moves, dests)
 
 
-def _why(other_name: str | None) -> str:
-    return "SAM shows its output already" + (f", by another name: {other_name}" if other_name else "")
+def _move(k: Keeper, unit: Unit, event: str, ahead: "Ahead", other_name: str | None) -> Move:
+    if event != "output_seen":
+        return hold_for_bad(k, unit, event, ahead.trouble, ahead.edition)
+    why = "SAM shows its output already" + (f", by another name: {other_name}" if other_name else "")
+    return Move(unit, event, why, guards=rival_guard(False), values={"edition": ahead.edition})
 
 
 def made_under_other_names(
@@ -66,10 +66,12 @@ def made_under_other_names(
 
 @dataclass(frozen=True, slots=True)
 class Ahead:
-    """What SAM shows of a unit's newest edition before we know it. A retired output means a later one is wanted."""
+    """What SAM shows of a unit's newest edition before we know it. A retired output means a later one is wanted,
+    a bad one that a person may have had a later one made: where there is none, it is for a person to say."""
 
     edition: int
     output: Output
+    trouble: str = ""
 
 
 def look_ahead(k: Keeper, campaign: Campaign, names: Sequence[str]) -> dict[str, Ahead]:
@@ -77,6 +79,13 @@ def look_ahead(k: Keeper, campaign: Campaign, names: Sequence[str]) -> dict[str,
     asked = [Unit(n, 0, name, "pending", 0, EPOCH) for n, name in enumerate(names)]
     while asked:
         found = look_for_outputs(k, campaign, asked)
-        known |= {unit.name: Ahead(unit.edition, found[unit.id].state) for unit in asked}
-        asked = [replace(unit, edition=unit.edition + 1) for unit in asked if found[unit.id].retired]
+        known |= {unit.name: _ahead(known.get(unit.name), unit, found[unit.id]) for unit in asked}
+        later = [unit for unit in asked if found[unit.id].retired or found[unit.id].state is Output.BAD]
+        asked = [replace(unit, edition=unit.edition + 1) for unit in later]
     return known
+
+
+def _ahead(before: Ahead | None, unit: Unit, found: Found) -> Ahead:
+    if before is not None and before.output is Output.BAD and not found.records:
+        return replace(before, edition=unit.edition)
+    return Ahead(unit.edition, found.state, found.trouble)

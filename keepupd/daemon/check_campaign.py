@@ -101,7 +101,9 @@ def _new_units(found: "Findings", k: Keeper, campaign: Campaign, told: dict[str,
     retired = sum(output.retired for output in outputs.values())
     if retired:
         told["notes"].append(f"{retired} have a retired output: theirs would be a later edition")
-    return [unit for unit in first if unit.id not in there]
+    if bad := {number for number, output in outputs.items() if output.state is Output.BAD}:
+        told["notes"].append(f"{len(bad)} have an output that is marked bad in SAM: held, until a person releases them")
+    return [unit for unit in first if unit.id not in there | bad]
 
 
 def _grouping(found: "Findings", k: Keeper, campaign: Campaign, names: Sequence[str]) -> None:

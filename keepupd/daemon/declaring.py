@@ -7,6 +7,7 @@ making the winner's record and copy agree, and removing the copies that lost.
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
+from urllib.parse import quote
 
 from keepupd.clients.catalog import FileRecord, same_content
 from keepupd.config import Campaign
@@ -70,7 +71,7 @@ def _locate(k: Keeper, unit: Unit, tried: Sequence[AnyRow], record: FileRecord, 
     """A record without location: add that of the copy it describes; where that is gone, let it describe ours."""
     if record.size != mine.size or not same_content(mine.checksums, record.checksums):
         for location, url in _copies(k, k.campaigns[unit.campaign_id], tried):
-            found = k.storage.identify(f"{url}/{record.name}")
+            found = k.storage.identify(f"{url}/{quote(record.name)}")
             if found and found[0] == record.size and same_content([found[1]], record.checksums):
                 k.sam.add_location(record.name, location)
                 return
@@ -99,15 +100,15 @@ def differing_copies(k: Keeper, campaign: Campaign, record: FileRecord) -> str:
     }
     if len(made) < 2:
         return ""
-    values = {location: _value(k, f"{url}/{record.name}") for location, url in made.items()}
+    values = {location: value_of(k, url, record.name) for location, url in made.items()}
     said = ", ".join(f"{value} at {location}" for location, value in values.items())
     return f"{record.name} has located copies that differ: {said}" if len(set(values.values())) > 1 else ""
 
 
-def _value(k: Keeper, url: str) -> str:
+def value_of(k: Keeper, url: str, name: str) -> str:
     """Size and checksum of a copy in words. One that can't be read must not stop the look at all other files."""
     try:
-        found = k.storage.identify(url)
+        found = k.storage.identify(f"{url}/{quote(name)}")
     except KeepupError as trouble:
         return trouble.problem
     return f"{found[0]} bytes {found[1]}" if found else "no file"

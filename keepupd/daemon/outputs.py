@@ -14,6 +14,7 @@ from keepupd.store import reads, store
 
 LOOK = 500  # units in one question
 AGAIN_MAX = timedelta(hours=1)
+MARKED_BAD = "output_marked_bad"  # the cause, in causes.yaml
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +24,7 @@ class Found:
     state: Output
     retired: bool
     records: tuple[FileRecord, ...]
-    differ: str = ""  # two located copies that are not alike, in words
+    trouble: str = ""  # why it is held, in words: two located copies that are not alike, or one is marked bad
 
 
 def look_for_outputs(k: Keeper, campaign: Campaign, wanted: Collection[Unit]) -> dict[int, Found]:
@@ -38,10 +39,20 @@ def _taken_together(k: Keeper, campaign: Campaign, names: list[str], records: di
     alive = [record for record in found if not record.retired]
     if not alive:
         return Found(Output.ABSENT, bool(found), found)
+    if bad := _marked_bad(alive):
+        return Found(Output.BAD, False, found, bad)
     if differ := "; ".join(filter(None, (differing_copies(k, campaign, record) for record in alive))):
         return Found(Output.DIFFERS, False, found, differ)
-    whole = len(alive) == len(names) and all(record.locations and record.good for record in alive)
+    whole = len(alive) == len(names) and all(record.locations for record in alive)
     return Found(Output.LOCATED if whole else Output.VIRTUAL, False, found)
+
+
+def _marked_bad(alive: Collection[FileRecord]) -> str:
+    """Which output is bad, and the good ones that were made with it: a later edition would make these twice."""
+    bad, good = ([r.name for r in alive if r.good is is_good] for is_good in (False, True))
+    if not bad:
+        return ""
+    return ", ".join(bad) + "".join(f"; first, `samweb retire-file {name}`, made with it" for name in good)
 
 
 def poll_outputs(k: Keeper, now: datetime) -> None:
@@ -75,10 +86,20 @@ def _poll_output(k: Keeper, campaign_id: int, campaign: Campaign, now: datetime)
 
 def _move(k: Keeper, unit: Unit, event: str, found: Found, rivals: bool) -> Move:
     if found.state is Output.DIFFERS:
-        cause = k.causes.judge(Failure(step="declare", fault="record_differs", message=found.differ))
+        cause = k.causes.judge(Failure(step="declare", fault="record_differs", message=found.trouble))
         why = f"{cause.words}; take the wrong copy's location out of SAM, then `keepupctl release`"
         return Move(unit, event, why, cause=cause.name)
+    if found.state is Output.BAD:
+        return hold_for_bad(k, unit, event, found.trouble, unit.edition + 1)
     return Move(unit, event, "SAM shows the output", guards=rival_guard(rivals))
+
+
+def hold_for_bad(k: Keeper, unit: Unit, event: str, trouble: str, edition: int) -> Move:
+    """Its output's name is taken, and the output is bad: only a later edition can be made, when a person wants it."""
+    cause = k.causes.judge(Failure(step="declare", fault="output_bad", message=trouble))
+    redo = "`keepupctl release` makes it again, as its next edition"
+    why = f"{cause.words}; {redo}; or mark it good there, then `keepupctl audit --repair` takes it as declared"
+    return Move(unit, event, why, cause=cause.name, values={"edition": edition})
 
 
 def rival_guard(has_rivals: bool) -> frozenset[str]:

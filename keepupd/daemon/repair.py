@@ -5,8 +5,10 @@ when SAM shows another one that stands. Where no good copy is left nothing is do
 """
 
 import json
+import logging
 import re
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from datetime import datetime
 from itertools import islice
 from urllib.parse import quote
@@ -21,8 +23,9 @@ from keepupd.core.decide import Observation, decide
 from keepupd.core.model import Move, Unit
 from keepupd.core.model import Output as Shown
 from keepupd.daemon.adopt import made_under_other_names
+from keepupd.daemon.declaring import value_of
 from keepupd.daemon.keeper import Keeper, say
-from keepupd.daemon.outputs import look_for_outputs, rival_guard
+from keepupd.daemon.outputs import MARKED_BAD, look_for_outputs, rival_guard
 from keepupd.store import reads, store
 from keepupd.store.store import Wanted
 from keepupd.store.tables import AnyRow, campaigns, launches
@@ -43,7 +46,9 @@ def mend(k: Keeper, item: AnyRow, now: datetime) -> None:
     with k.database.read() as db:
         unit = next(iter(reads.units_by_id(db, [item.key])), None)
     if unit is None or unit.state in ("running", "validated"):
-        return  # its job sees to it, or the declaration that is under way
+        if unit is not None:
+            say("repair: left to its job, or to the declaration that is under way", unit=unit.name, state=unit.state)
+        return
     campaign = k.campaigns[unit.campaign_id]
     records = _records(k, campaign, unit)
     places = _free(k, json.loads(item.detail))
@@ -80,6 +85,16 @@ def _mend_one(k: Keeper, output: Output, record: FileRecord, places: Collection[
             say("repair: location added", file=record.name, location=place)
     if standing:
         _clear(k, record, standing, copies)
+    else:
+        _say_what_is_there(k, record, copies)
+
+
+def _say_what_is_there(k: Keeper, record: FileRecord, copies: Mapping[str, str]) -> None:
+    recorded = f"{record.size} bytes {' '.join(record.checksums) or 'without checksum'}"
+    found = ", ".join(f"{value_of(k, url, record.name)} at {place}" for place, url in copies.items())
+    remedy = "`keepupctl redo` makes it again, or mend its record in SAM by hand"
+    say("repair: no copy has the recorded bytes", logging.WARNING, file=record.name, recorded=recorded,
+        found=found or "no copy that is ours to judge", remedy=remedy)  # fmt: skip
 
 
 def _is_job_dir(output: Output, place: str) -> bool:
@@ -108,13 +123,17 @@ def _clear(k: Keeper, record: FileRecord, standing: Collection[str], copies: Map
 
 
 def _adopt(k: Keeper, campaign: Campaign, unit: Unit, now: datetime) -> None:
-    shown = look_for_outputs(k, campaign, [unit])[unit.id].state
+    edition, shown = unit.edition, look_for_outputs(k, campaign, [unit])[unit.id].state
+    if shown is not Shown.LOCATED and unit.cause == MARKED_BAD:  # held with its next edition: it may be good after all
+        before = look_for_outputs(k, campaign, [replace(unit, edition=edition - 1)])[unit.id].state
+        edition, shown = (edition - 1, before) if before is Shown.LOCATED else (edition, shown)
     if shown is not Shown.LOCATED and campaign.type == "reco":
         with k.database.read() as db:
             inputs = reads.files_by_unit(db, [unit.id]).get(unit.id, [])
         shown = Shown.LOCATED if made_under_other_names(k, campaign, inputs, unit.edition) else shown
     if decide(Observation(now, shown), unit) == "output_seen":
-        move = Move(unit, "output_seen", "SAM shows the output; found by an audit", guards=rival_guard(True))
+        move = Move(unit, "output_seen", "SAM shows the output; found by an audit", guards=rival_guard(True),
+                    values={"edition": edition})  # fmt: skip
         with k.database.write("repaired") as db:
             dests = store.apply(db, k.file_chart, [move], now)
         k.log_moves(campaign.name, [move], dests)

@@ -8,7 +8,7 @@ Three rules carry the meaning:
   in a scope unite (definitions it uses included) and hold for the whole scope; none named: located, good, not retired.
 - *Same row*. Conditions on the same relation that stand in one and-group must hold on the same row of it: the same
   delivery, the same run, the same location. One that repeats a dimension with =, in, like or a range starts another
-  row.
+  row. An and-group in parentheses that repeats one so keeps its own rows: the parser leaves it as it stands.
 - *Limits* count files in order of file_id, after the scope's availability.
 """
 
@@ -18,14 +18,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
 
-from .dims import And, Availability, Condition, Definition, Node, Not, Or, Relative, Sets, Value, With, parse
+from .dims import EXACT, And, Availability, Condition, Definition, Node, Not, Or, Relative, Sets, Value, With, parse
 from .errors import DimensionError
 from .fields import FIELDS, RELATIONS, Field
 from .match import NEGATIVE, all_of, any_of, condition_sql, glob
 
 MAX_DEFINITIONS = 500       # looked up in one query, nested ones included
 MAX_DEFINITION_DEPTH = 40
-EXACT = ("=", "in", "like", "range")
 NO_FILE = Condition("file_id", "=", (Value("0"),))
 MAX_SQL_DEPTH = 8           # of boolean nesting before a step is split off; SQLite's parser allows some thirty
 

@@ -18,6 +18,7 @@ from .errors import DimensionError
 
 MAX_NESTING = 100       # of parentheses; well inside Python's recursion limit
 MAX_LENGTH = 8_000_000  # characters; ten thousand names of 200 characters are two million
+EXACT = ("=", "in", "like", "range")    # operators that, repeated for a dimension, ask for another row
 
 
 @dataclass(frozen=True)
@@ -180,9 +181,15 @@ class _ToTree(Transformer[Token, Any]):
         return Condition(name.lower(), op, argument)
 
     def and_(self, *items: Node) -> Node:
+        """One and-group, with that of inner parentheses, unless it repeats a dimension: then it is of other rows."""
         flat: list[Node] = []
+        named: set[str] = set()
         for item in items:
-            flat.extend(item.items if isinstance(item, And) else (item,))
+            inner = item.items if isinstance(item, And) else (item,)
+            names = {i.name for i in inner if isinstance(i, Condition) and i.op in EXACT}
+            apart = isinstance(item, And) and not names.isdisjoint(named)
+            flat.extend((item,) if apart else inner)
+            named.update(() if apart else names)
         return And(tuple(flat))
 
     def sets(self, first: Node, *rest: Any) -> Node:

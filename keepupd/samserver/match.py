@@ -5,6 +5,7 @@ Wildcards are `%` (any string) and `?` (one character); `_` is a plain character
 """
 
 import json
+import math
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -108,6 +109,8 @@ def _number(kind: str, name: str, value: Value) -> float | int:
         raise DimensionError(f"dimension '{name}' takes {'a whole number' if kind == 'int' else 'a number'}, "
                              f"not '{value.text[:200]}'")
     number = int(value.text[:25]) if kind == "int" else float(value.text)
+    if math.isinf(number):
+        raise DimensionError(f"dimension '{name}' takes a finite number, not '{value.text[:200]}'")
     return max(-INT_MAX - 1, min(INT_MAX, number)) if kind == "int" else number
 
 

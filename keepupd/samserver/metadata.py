@@ -6,6 +6,7 @@ last kind ignored.
 """
 
 import json
+import math
 import re
 import sqlite3
 from collections.abc import Callable, Iterable
@@ -221,7 +222,8 @@ class _Checker:
         except KeyError:
             self.problems.append(f"Unknown parameter (register it under values/parameters): '{key}'")
         except (ValueError, OverflowError):
-            self.problems.append(f"parameter '{key}' must be of type {data_type}, and at most {MAX_TEXT} characters")
+            kind = "float and finite" if data_type == "float" else data_type
+            self.problems.append(f"parameter '{key}' must be of type {kind}, and at most {MAX_TEXT} characters")
 
 
 @lru_cache(maxsize=20_000)
@@ -234,13 +236,20 @@ def _known(db: sqlite3.Connection, select: str, *values: str) -> tuple[Any, ...]
 
 
 def parameter_value(data_type: str, value: object) -> str | int | float:
-    """A parameter's value as stored. Raises ValueError; a string parameter takes numbers: producers send them."""
+    """A parameter's value as stored; one of type string takes numbers, as producers send them.
+
+    Raises ValueError, or OverflowError for infinity as an int.
+    """
     if isinstance(value, bool) or not isinstance(value, str | int | float) or len(str(value)) > MAX_TEXT:
         raise ValueError(value)
     if data_type == "string":
         return str(value)
+    if isinstance(value, str) and "_" in value:     # Python would read 1_000
+        raise ValueError(value)
     number = int(value) if data_type == "int" else float(value)
-    if data_type == "int" and (abs(number) > INT_MAX or number != float(value)):
+    if not math.isfinite(number) or (data_type == "int" and abs(number) > INT_MAX):
+        raise ValueError(value)
+    if isinstance(value, float) and number != value:
         raise ValueError(value)
     return number
 

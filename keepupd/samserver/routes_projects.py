@@ -227,7 +227,7 @@ ROUTES = [
     ("GET", "/definitions/list", list_definitions), ("POST", "/definitions/create", create_definition),
     ("POST", "/createDefinition", create_definition), ("GET", f"{NAME}/describe", describe_definition),
     ("GET POST", f"{NAME}/snapshot", snapshot),
-    *(("GET POST", f"{NAME}/{part}{path}", endpoint) for part in ("files/", "") for path, endpoint in (
+    *(("GET POST", f"{NAME}/files/{path}", endpoint) for path, endpoint in (
         ("list", definition_files), ("count", definition_count), ("summary", definition_summary))),
     ("POST", f"{NAME}/delete", delete_definition), ("GET", NAME, describe_definition),
     ("PUT", NAME, rename_definition), ("DELETE", NAME, delete_definition),

@@ -8,6 +8,7 @@ scalars and URLs are bare text without a newline; every reply has a Content-Leng
 import asyncio
 import json
 import logging
+import math
 import socket
 import sqlite3
 import tempfile
@@ -96,9 +97,9 @@ class Call:
         return self.get(name).lower() not in ("", "0", "false", "no")
 
     def json(self) -> Any:
-        """The body as JSON. Raises BadRequest, also for NaN and halves of surrogate pairs: they can't be stored."""
+        """The body as JSON. Raises BadRequest, also for NaN, 1e400 and half surrogate pairs: they can't be stored."""
         try:
-            value = json.loads(self.body, parse_constant=_no_constant)
+            value = json.loads(self.body, parse_constant=_no_constant, parse_float=_finite)
             if b"\\u" in self.body:
                 json.dumps(value, ensure_ascii=False).encode()
         except (ValueError, RecursionError) as error:
@@ -146,12 +147,19 @@ def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if math.isinf(number):
+        raise ValueError(f"{digits[:100]} is too large")
+    return number
+
+
 def text(body: object, status: int = 200) -> Response:
     return Response(str(body), status, media_type="text/plain")
 
 
 def json_reply(body: object, status: int = 200) -> Response:
-    return Response(json.dumps(body, ensure_ascii=False), status, media_type="application/json")
+    return Response(json.dumps(body, ensure_ascii=False, allow_nan=False), status, media_type="application/json")
 
 
 def lines(call: Call, items: Iterable[Any], plain: Iterable[str] | None = None) -> Response:

@@ -110,12 +110,24 @@ def test_a_location_is_added_when_a_good_copy_is_found(done, shift):
     assert broken(shift, 0) == {} and record(done).locations == kept
 
 
-def test_no_location_is_added_for_a_copy_of_other_bytes(done, shift):
+def test_no_location_is_added_for_a_copy_of_other_bytes(done, shift, caplog):
     [place] = record(done).locations
     done.storage.made[place.replace("demo:", "file://")] = {OUT: (2000, "adler32:00000bad")}
     record(done).locations = []
+    assert "else make it again: keepupctl redo FILE" in shift.reads("audit", "--repair", code=1)
     repairs(shift)
     assert record(done).locations == [] and done.storage.identify(f"{place.replace('demo:', 'file://')}/{OUT}")
+    [line] = [line for line in caplog.messages if "no copy has the recorded bytes" in line]
+    assert OUT in line and "redo" in line
+    assert f"2000 bytes {CHECKSUM}" in line and f"2000 bytes adler32:00000bad at {place}" in line
+
+
+def test_what_another_job_is_at_is_let_be_and_the_log_says_so(done, caplog):
+    with done.database.write("test") as db:
+        db.execute(update(units).where(units.c.name == "a.raw").values(state="running", due=None))
+    with caplog.at_level("INFO"):
+        mend(done, SPARE)
+    assert any("left to its job" in line and "a.raw" in line for line in caplog.messages)
 
 
 def test_a_lost_copy_is_replaced_by_another_one(done, shift):
@@ -163,6 +175,20 @@ def test_an_output_that_the_database_does_not_know_of_is_taken_as_declared(done,
     assert broken(shift)["shown by SAM, not declared in the store"] == ["a.raw"]
     repairs(shift)
     assert done.state_of("a.raw") == "declared" and done.broken_sums() == {} and broken(shift, 0) == {}
+
+
+def test_an_output_that_was_marked_bad_and_is_good_after_all_is_taken_as_declared(done, shift):
+    done.sam.modify(OUT, {"content_status": "bad"})
+    with done.database.write("test") as db:
+        db.execute(units.delete().where(units.c.name == "a.raw"))
+    done.later(hours=2)
+    done.passes(3)
+    assert done.state_of("a.raw") == "held" and "audit --repair" in done.unit("a.raw").why
+    done.sam.modify(OUT, {"content_status": "good"})
+    done.passes(1)
+    assert broken(shift) == {"shown by SAM, not declared in the store": ["a.raw"]}
+    repairs(shift)
+    assert (done.state_of("a.raw"), done.unit("a.raw").edition) == ("declared", 1) and broken(shift, 0) == {}
 
 
 def test_copies_that_were_moved_elsewhere_are_not_ours_to_judge(done, shift):

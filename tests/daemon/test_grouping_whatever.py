@@ -137,7 +137,7 @@ class Grouping(RuleBasedStateMachine):
 @pytest.mark.timeout(600)
 class TestGroupingWhatever(Grouping.TestCase):
     settings = settings(
-        max_examples=8, stateful_step_count=20, deadline=None, derandomize=True,
+        max_examples=4, stateful_step_count=20, deadline=None, derandomize=True,
         suppress_health_check=list(HealthCheck), phases=[Phase.explicit, Phase.reuse, Phase.generate],
     )  # fmt: skip
 

@@ -13,6 +13,7 @@ from keepupd.core.errors import SamAbsent
 FOR_AN_OPERATOR = replace(WAITS, ends_in="held")
 
 
+@pytest.mark.long
 def test_everything_is_where_it_was(world: World) -> None:
     """Jobs run, files are held (by an operator, by a cause) and in debug, when the directory is emptied."""
     troubled = world.declares(3, (MISSING, CRASHES, EMPTY))

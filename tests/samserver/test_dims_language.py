@@ -60,6 +60,7 @@ project_name P minus consumed_status co%
 create_date 06-May-2024 or create_date 6-May-24 or create_date 2024-01-01-2024-02-01 or create_date '2024-01-01' - '2024-02-01'
 version 1-2 or file_name 12345678-1234-x.root or project_name 20240506-1
 lum_block 5 or lum_block 1-3,9 or lum_block 10 - 12 minus lum_block %
+project_name p1 and (consumed_status skipped and project_name p2) and (consumer u1 and run_number 5)
 dataset_def_name d% and dataset_def_name != d2,d1 minus dataset_def_id 1
 project_description 'keep-up of May' and consumer u1 or consumer_process_description 12.%"""       # noqa: E501  as they are sent
 
@@ -148,6 +149,7 @@ def test_definitions_that_go_round_in_a_circle_are_refused(db):
     "not " * 90 + "file_id 1",
     "(" * 90 + "file_id 1" + ")" * 90,
     "isparentof: (" * 60 + "file_id 1" + ")" * 60,
+    "(file_id 1 and " * 90 + "file_id 2" + ")" * 90,
     "(file_id 1 and (file_id 2 or " * 45 + "file_id 3" + "))" * 45,
 ])
 def test_large_queries_are_answered(db, dims):

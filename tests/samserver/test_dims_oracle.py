@@ -212,19 +212,13 @@ class Oracle:
         return found
 
     def all_of(self, items, named):
-        flat = []
-        for item in items:
-            flat.extend(item[1] if item[0] == "and" else [item])
-        if any(i[0] == "and" for i in flat):
-            return self.all_of(flat, named)
         rows, found = {}, set(self.world.files)
-        for item in flat:
+        for item in opened(items):
             if item[0] != "cond":
                 found &= self.of(item, named)
                 continue
             groups = rows.setdefault(relation(item[1]), [[]])
-            exact = ("=", "in", "like", "range")
-            if item[2] in exact and any(c[1] == item[1] and c[2] in exact for c in groups[-1]):
+            if exact([item]) & exact(groups[-1]):
                 groups.append([])
             groups[-1].append(item)
         for groups in rows.values():
@@ -273,6 +267,19 @@ class Oracle:
             elif file["id"] in p["ids"] and "consumed_status" in asked and not any("consumer" in a for a in asked):
                 rows.append({**project, "consumed_status": "unconsumed"})
         return rows
+
+
+def opened(items):
+    """An and-group with its inner parentheses undone, but for those that repeat a dimension asked for before them."""
+    made = []
+    for item in items:
+        inner = opened(item[1]) if item[0] == "and" else [item]
+        made += [("and", inner)] if item[0] == "and" and exact(inner) & exact(made) else inner
+    return made
+
+
+def exact(items):
+    return {i[1] for i in items if i[0] == "cond" and i[2] in ("=", "in", "like", "range")}
 
 
 def relation(name):
@@ -412,7 +419,9 @@ def about_one_thing(pick):
     """Which of these conditions must hold on the same row?"""
     about = pick.choice(ROWS)
     about = about if pick.random() < .5 else [pick.choice(about)]
-    return ("and", [condition(pick, about) for _ in range(pick.choice([2, 2, 3]))])
+    made = [condition(pick, about) for _ in range(pick.choice([2, 2, 3, 4]))]
+    apart = pick.randrange(1, len(made) - 1) if len(made) > 2 and pick.random() < .6 else 0
+    return ("and", [*made[:apart], ("and", made[apart:])] if apart else made)
 
 
 def query(pick, depth=3):
@@ -464,8 +473,9 @@ def spell(tree, pick):
             return f"{case('availability')}: {pick.choice([shown, f'({shown})'])}"
         case ("not", item): return f"{case('not')} {inner(item, 4)}"
         case ("rel", kind, item): return f"{case(kind)}: ({spell(item, pick)})"
-        case ("and", items): return f" {case('and')} ".join(spell(i, pick) if i[0] == "avail" else inner(i, 3)
-                                                           for i in items)
+        case ("and", items):        # one right in another stands in parentheses: they may have a meaning
+            return f" {case('and')} ".join(spell(i, pick) if i[0] == "avail" else inner(i, 3 + (i[0] == "and"))
+                                           for i in items)
         case ("or", items): return f" {case('or')} ".join(inner(i, 3) for i in items)
         case ("sets", first, rest):
             return " ".join([inner(first, 1), *(f"{case(op)} {inner(t, 2)}" for op, t in rest)])
@@ -516,6 +526,16 @@ def test_each_dimension_means_what_it_should(world):
     sizes = [agree(world, seed, ("with", make(random.Random(seed)), {"availability": ["any"]}))
              for seed in range(300) for make in (condition, about_one_thing)]
     assert sum(0 < size < 75 for size in sizes) > 300
+
+
+def test_parentheses_that_repeat_a_dimension_mean_what_they_should(world):
+    """Whichever comes first in them, the rows of `a and (b and a)` are those of `a` and those of `b and a`."""
+    for seed in range(400):
+        pick = random.Random(seed)
+        about = pick.choice([r for r in ROWS if len(r) > 1])
+        outer, other = pick.sample(about, 2)
+        inside = [condition(pick, [name]) for name in pick.sample([outer, other], 2)]
+        agree(world, seed, ("with", ("and", [condition(pick, [outer]), ("and", inside)]), {"availability": ["any"]}))
 
 
 @pytest.mark.long

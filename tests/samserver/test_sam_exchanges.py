@@ -226,7 +226,7 @@ DEFINITIONS = [
     ("samweb", f"POST {D}/snapshot?format=plain", "group=exp", 200, "1"),
     ("poms", f"POST {D}/snapshot", "group=exp", 200, "1"),
     ("ifdh", "GET /definitions/name/u1%5frun12/snapshot", None, 200, "1"),
-    *((who, f"{verb} {D}/{part}{what}?format=plain", None, 200, reply) for part in ("files/", "")
+    *((who, f"{verb} {D}/files/{what}?format=plain", None, 200, reply)
       for verb, who in (("GET", "samweb"), ("POST", "poms"))
       for what, reply in (("list", "x_r12.root\n"), ("count", "1"), ("summary", Has({"file_count": 1})))),
     ("samweb*", f"PUT {D}", "defname=u1_renamed&description=words", 200, "ok"),

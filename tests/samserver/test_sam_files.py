@@ -1,5 +1,7 @@
 """The life of a file record: declared, located, found, changed, retired; and everything that must be refused."""
 
+import http.client
+
 import pytest
 
 STRANGE = ["a b.root", "it's.root", 'say "x".root', "50%.root", "%41.root", "é-ü-日本.root", "12345", "a+b&c=d?.root",
@@ -40,6 +42,57 @@ def test_every_fault_of_metadata_is_named_in_one_reply(sam):
         assert unknown == {"no-such-type", "Nope.x", "colour", "no-such-parent", "art reco v99"}
         assert "checksum md5: value is wrong length, 3 instead of 32" in said
     assert sam.get("/files/name/bad.root/metadata").error == "FileNotFound"
+
+
+@pytest.mark.parametrize(("parameter", "given"), [
+    *(("Test.energy", v) for v in ("nan", "-inf", "Infinity", "1e400", "1_000", "x", True)),
+    *(("Test.count", v) for v in ("1_000", "1e3", "5.0", 5.5, 1e300, 2**63, "9" * 4000))])
+def test_a_parameter_that_is_no_number_of_its_type_is_refused(sam, parameter, given):
+    metadata = {"file_name": sam.new("odd"), "file_type": "test", "file_size": 1, parameter: given}
+    reply = sam.call("POST", "/files", body=metadata)
+    kind = {"Test.energy": "float and finite", "Test.count": "int"}[parameter]
+    assert reply.status == 400 and f"parameter '{parameter}' must be of type {kind}" in reply.json["message"]
+    assert sam.get(f"/files/name/{metadata['file_name']}/metadata").error == "FileNotFound"
+
+
+@pytest.mark.parametrize(("parameter", "given", "kept"), [
+    *(("Test.count", v, int(v)) for v in (2**53 + 1, str(2**53 + 1), -2**53 - 1, 2**63 - 1, -2**63 + 1, "+5", 5.0)),
+    ("Test.energy", "-2.5e3", -2500.0), ("Test.energy", 1e308, 1e308), ("Test.energy", "5", 5.0)])
+def test_a_number_is_taken_exactly(sam, parameter, given, kept):
+    name = sam.new("exact")
+    sam.declare(name, **{parameter: given})
+    assert sam.get(f"/files/name/{name}/metadata", format="json").json[parameter] == kept
+    assert name in sam.list(f"{parameter} {kept}") and name not in sam.list(f"{parameter} > {kept}")
+
+
+@pytest.mark.parametrize(("path", "body"), [
+    ("/files", '{"file_name": "far.root", "file_type": "test", "file_size": 1, "Test.energy": 1e400}'),
+    ("/files", '{"file_name": "far.root", "file_type": "test", "file_size": 1, "lum_block_ranges": [[1, 1e400]]}'),
+    ("/users", '{"username": "far", "height": -1e400}')])
+def test_a_number_too_large_for_a_float_is_refused_wherever_it_stands(sam, path, body):
+    connection = http.client.HTTPConnection("127.0.0.1", sam.port, timeout=60)
+    connection.request("POST", sam.base + path, body, {"Content-Type": "application/json"})
+    reply = connection.getresponse()
+    assert reply.status == 400 and b"1e400" in reply.read()
+    connection.close()
+
+
+def test_an_and_group_in_parentheses_that_repeats_a_dimension_keeps_its_own_row(sam):
+    apart, together = sam.new("apart"), sam.new("apart")
+    sam.declare(apart, runs=[[5, "mc"], [6, "test"]])
+    sam.declare(together, runs=[[5, "test"], [6, "mc"]])
+    for dims, names in (("run_number 5 and (run_type mc and run_number 6)", [together]),
+                        ("(run_type mc and run_number 6) and run_number 5", [together]),
+                        ("run_number 5 and (run_type test and (run_type mc and run_number 6))", [together]),
+                        ("run_number 5 and (run_type mc and run_number 6) and run_type test", [together]),
+                        ("run_number 5 and (run_type mc and run_number 6) and run_type mc", []),
+                        ("run_number 5 and run_type mc and run_number 6", [apart]),
+                        ("run_number 5 and (run_type mc)", [apart]),
+                        ("run_number 6 and (file_type test and run_type mc)", [together]),
+                        ("run_number < 6 and (run_type mc and run_number > 4)", [apart])):
+        assert sam.list(f"file_name apart_% and ({dims})") == names, dims
+        expanded = sam.get("/files/expand_query", dims=dims).json["query"]
+        assert sam.list(f"file_name apart_% and ({expanded})") == names, expanded
 
 
 def test_a_declared_name_stays_taken_even_after_retirement(sam):

@@ -30,7 +30,8 @@ def test_a_definition_lives_through_rename_use_and_deletion(sam, four):
             ["Definition Name", name], ["     Dimensions", dims]]
     assert sam.get(f"/definitions/name/{name}/files/list").lines == names
     assert sam.get(f"/definitions/name/{name}/files/count").text == "4"
-    assert sam.get(f"/definitions/name/{name}/count").text == "4"
+    for what in ("list", "count", "summary"):           # the real server has them under files/ alone
+        assert sam.get(f"/definitions/name/{name}/{what}").status == 404
     assert sam.get(f"/definitions/name/{name}/files/summary").json == {
         "file_count": 4, "total_file_size": 40, "total_event_count": None}
     other = sam.define(sam.new("def"), dims)
@@ -248,6 +249,22 @@ def test_64_consumers_at_once_get_each_of_2000_files_exactly_once(sam):
     crowd([threading.Thread(target=consume) for _ in range(64)])
     assert len(got) == 2000 and set(got.values()) == {1}
     assert sam.get(f"{project}/summary", format="json").json["file_counts"]["consumed"] == 2000
+
+
+def test_a_status_in_parentheses_is_of_the_project_beside_it(sam, four):
+    dims, names = four
+    first, second = sam.start(dims), sam.start(dims)
+    for project, statuses in ((first, ("skipped", "consumed")), (second, ("consumed", "skipped"))):
+        process = sam.establish(project)
+        for name, status in zip(names, statuses, strict=False):
+            sam.post(f"{process}/getNextFile")
+            assert sam.post(f"{process}/updateFileStatus", filename=name, status=status).status == 200
+    p1, pb = (path.rpartition("/")[2] for path in (first, second))
+    sam.define(p1, f"project_name {p1}")
+    for outside in (f"project_name {p1}", f"defname: {p1}"):
+        assert sam.list(f"{outside} and (consumed_status skipped and project_name {pb})") == names[1:2]
+        assert sam.list(f"(consumed_status skipped and project_name {pb}) and {outside}") == names[1:2]
+    assert sam.list(f"project_name {p1} and consumed_status skipped and project_name {pb}") == names[:1]
 
 
 def test_a_project_started_by_many_at_once_is_one_project_or_a_conflict(sam, four):
