@@ -55,6 +55,12 @@ def test_a_parameter_that_is_no_number_of_its_type_is_refused(sam, parameter, gi
     assert sam.get(f"/files/name/{metadata['file_name']}/metadata").error == "FileNotFound"
 
 
+def test_a_query_for_an_infinite_number_is_refused(sam):
+    for dims in ("Test.energy 1e400", "Test.energy 1e400,2"):
+        reply = sam.call("POST", "/files/count", form={"dims": dims})
+        assert reply.status == 400 and "takes a finite number" in reply.text
+
+
 @pytest.mark.parametrize(("parameter", "given", "kept"), [
     *(("Test.count", v, int(v)) for v in (2**53 + 1, str(2**53 + 1), -2**53 - 1, 2**63 - 1, -2**63 + 1, "+5", 5.0)),
     ("Test.energy", "-2.5e3", -2500.0), ("Test.energy", 1e308, 1e308), ("Test.energy", "5", 5.0)])
