@@ -187,7 +187,7 @@ def _seconds(campaign: Campaign, campaign_id: int) -> Select[Any]:
     rank = func.row_number().over(partition_by=parents.c.file_id, order_by=shown.c.file_id)
     ranked = (
         select(shown.c.output, rank.label("rank"))
-        .join(parents, parents.c.output == shown.c.output).where(shown.c.located, ours).subquery()
+        .join(parents, parents.c.output == shown.c.output).where(ours).subquery()
     )  # fmt: skip
     later = select(literal(0), ranked.c.output).where(ranked.c.rank > len(campaign.outputs))
     return later.order_by(ranked.c.output)

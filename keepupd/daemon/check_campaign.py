@@ -85,7 +85,7 @@ def _leaving(found: "Findings", k: Keeper, campaign: Campaign) -> None:
 
 def _new_units(found: "Findings", k: Keeper, campaign: Campaign, told: dict[str, Any], now: datetime) -> list[Unit]:
     """The first units whose output SAM does not show."""
-    told["in_sam"], told["adopted"], members = _members(k, campaign)
+    told["in_sam"], told["adopted"], members = _members(found, k, campaign)
     if campaign.merge is not None:
         told["notes"].append(f"{told['in_sam']} input files: those in no group yet wait for one")
         _grouping(found, k, campaign, [name for _, name in islice(members, MOST)])
@@ -114,7 +114,15 @@ def _grouping(found: "Findings", k: Keeper, campaign: Campaign, names: Sequence[
         found.warn(campaign.name, f"merge.by: {many}: these would go together")
 
 
-def _members(k: Keeper, campaign: Campaign) -> tuple[int, int, Iterable[tuple[int, str]]]:
+def _unlocated(found: "Findings", k: Keeper, campaign: Campaign, dims: str) -> None:
+    """Warn of children that are declared and not located, as by a drop box that is late: they are not adopted."""
+    outputs = outputs_of(campaign, k.settings.sam.campaign_parameter)
+    if n := k.sam.count(f"({dims}) and isparentof: (({outputs}) with availability virtual)"):
+        found.warn(campaign.name, f"{n} input files have outputs that are declared, but have no location yet: made"
+                   " again, unless their names are those that keepupd gives; wait until they are located")  # fmt: skip
+
+
+def _members(found: "Findings", k: Keeper, campaign: Campaign) -> tuple[int, int, Iterable[tuple[int, str]]]:
     """How many units or input files; how many of these files have children in the output definitions; and number (a
     file's is its file id) and name of each of the others."""
     if campaign.generator is not None:
@@ -126,6 +134,7 @@ def _members(k: Keeper, campaign: Campaign) -> tuple[int, int, Iterable[tuple[in
     dims = dims or f"defname: {quote(name)}"
     parents = f"isparentof: ({outputs_of(campaign, k.settings.sam.campaign_parameter)})"
     others = sam.files(f"({dims}) minus {parents}")
+    _unlocated(found, k, campaign, dims)
     return sam.count(dims), sam.count(f"({dims}) and {parents}"), ((file.file_id, file.name) for file in others)
 
 

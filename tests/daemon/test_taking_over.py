@@ -33,7 +33,7 @@ def made_before(farm, name, *parents, campaign="farm_reco", location="demo:/old"
 def checked(farm):
     found = Findings()
     check_campaign(found, farm.keeper, farm.flow[0], False, farm.now)
-    return found.campaigns[0]
+    return found.campaigns[0] | {"said": str(vars(found))}
 
 
 def test_children_in_the_output_definition_are_adopted_whatever_their_names(farm):
@@ -44,6 +44,7 @@ def test_children_in_the_output_definition_are_adopted_whatever_their_names(farm
     made_before(farm, "old_d.root", "d.raw", retired_date="2026-01-01")
     told = checked(farm)
     assert (told["in_sam"], told["adopted"], told["would_launch"]) == (4, 1, 3)
+    assert "1 input files have outputs that are declared, but have no location yet" in told["said"]
     farm.passes(2)
     assert farm.states() == {"a.raw": "declared", "b.raw": "running", "c.raw": "running", "d.raw": "running"}
     assert "old_a.root" in farm.unit("a.raw").why and len(farm.batch.live_jobs()) == 3
