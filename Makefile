@@ -9,7 +9,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest --no-skips
-WORKERS ?= 2
+WORKERS ?= 3
 
 .PHONY: setup demo demo-first-light test test-all lint bench lock clean
 .DELETE_ON_ERROR:
