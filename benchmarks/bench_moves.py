@@ -29,10 +29,10 @@ COLUMNS = ("state", "since", "due", "cause", "why", "tries", "losses", "launch_i
 class Side:
     """A database of its own with pending units, which each call takes one step further on their way to declared."""
 
-    def __init__(self, name: str, files: int):
+    def __init__(self, name: str, files: int, database_url: str = ""):
         home = WORK / f"moves_{name}"
         remove(home)
-        self.k: Keeper = make_keeper_at(home)
+        self.k: Keeper = make_keeper_at(home, database_url=database_url)
         fill(self.k, {"pending": files}, NOW)
         self.files, self.step = files, 0
 

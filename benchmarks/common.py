@@ -252,9 +252,11 @@ def declare_input(sam: Sam, home: Path, number: int) -> str:
 # --- a store with many files --------------------------------------------------------------------------------------
 
 
-def make_keeper_at(home: Path, sam: str = "http://127.0.0.1:9/sam/dune/api") -> Keeper:
-    """The daemon's means on a new database in home, with the campaign taken up; nothing outside is asked."""
+def make_keeper_at(home: Path, sam: str = "http://127.0.0.1:9/sam/dune/api", database_url: str = "") -> Keeper:
+    """The daemon's means on a new database (in home by default), the campaign taken up; nothing outside is asked."""
     settings = load_settings(write_config(home, sam))
+    if database_url:
+        settings = settings.model_copy(update={"database": database_url})
     settings.state_dir.mkdir(exist_ok=True)
     database = Database(settings.database)
     upgrade(database)

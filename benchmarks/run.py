@@ -17,7 +17,7 @@ import time
 
 from common import WORK, Figure, load
 
-PARTS = ("moves", "idle_pass", "status", "latency", "throughput", "grouping")
+PARTS = ("moves", "idle_pass", "status", "latency", "throughput", "grouping", "postgres")
 
 
 def main() -> int:

@@ -154,6 +154,9 @@ class Resources(Model):
     )
     disk_mib: Mebibytes = Field(default=10000, description="Scratch disk of a job, in MiB")
     wall_s: WallTime = Field(default=28800, description="Wall time of a job, in seconds")
+    lines: dict[str, str] = Field(
+        default={}, description="More lines of HTCondor's submit description, over the site's of the same name"
+    )
     memory_cap_mib: Mebibytes = Field(
         default=None,
         validate_default=True,

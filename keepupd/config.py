@@ -92,9 +92,31 @@ def _from_environment(given: Mapping[str, object]) -> dict[str, str]:
     return {name: value for name, value in found.items() if value}
 
 
-class LocalBatch(Model):
-    kind: Literal["local"] = Field(description="local: keepup-batch on this machine")
-    directory: NearPath = Field(description="The directory keepup-batch was started with")
+class Batch(Model):
+    kind: Literal["local", "htcondor"] = Field(
+        description="local: keepup-batch on this machine; htcondor: a schedd, through HTCondor's Python bindings"
+    )
+    directory: NearPath = Field(
+        default=Path(), validate_default=True, description="local: The directory keepup-batch was started with"
+    )
+    client_config: NearPath | None = Field(
+        default=None,
+        description="htcondor: its own configuration of this client (default: CONDOR_CONFIG, or HTCondor's)",
+    )
+    collector: str = Field(default="", description="htcondor: HOST:PORT (default: of the client configuration)")
+    schedd: str = Field(default="", description="htcondor: name of the schedd (default: the one of this machine)")
+    lines: dict[str, str] = Field(
+        default={},
+        description="htcondor: more lines of each submit description, such as +AccountingGroup; {campaign} and {launch}"
+        " are replaced",
+    )
+
+    @field_validator("directory", mode="after")
+    @classmethod
+    def _needed_where_local(cls, directory: Path, info: ValidationInfo) -> Path:
+        if directory == Path() and info.data.get("kind") == "local":
+            raise wrong("is missing: The directory keepup-batch was started with")
+        return directory
 
 
 class Polls(Model):
@@ -157,7 +179,7 @@ class Settings(Model):
         min_length=1, description="Campaign files: paths, directories or patterns such as campaigns/*.yaml"
     )
     sam: Sam = Field(description="The data catalog")
-    batch: LocalBatch = Field(description="The batch system")
+    batch: Batch = Field(description="The batch system")
     polls: Polls = Field(default=Polls(), description="How often to look, in seconds")
     http: Http = Field(default=Http(), description="Where metrics and health are served")
     worker: Worker = Field(default=Worker(), description="How jobs behave on the nodes")

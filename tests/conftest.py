@@ -1,16 +1,24 @@
 """What all tests share: real processes of ours on free ports, and `--no-skips`, for which a skip is a failure."""
 
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import databases
 import psutil
 import pytest
+from pools.condor import Pool, missing, pool
+from pools.postgres import Cluster, programs
+from pools.xrootd import Server as XrootdServer
+from pools.xrootd import missing as no_xrootd
+from pools.xrootd import server as xrootd_server
 
 # A shell has what it runs in the background ignore SIGINT, and with us all that we start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -24,6 +32,9 @@ ALLOWED_SKIPS = (
     r"python\S* does not run here",
     r"only root may mount a tmpfs",  # the tests of a full disk
     r"needs /dev/full",
+    r"no PostgreSQL server here",
+    r"an HTCondor pool needs",
+    r"no XRootD here",
 )
 
 
@@ -55,6 +66,68 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     if config.getoption("--no-skips"):
         for test, reason, allowed in skips(config):
             terminalreporter.write_line(f"left out{'' if allowed else ', which FAILS this run'}: {test}: {reason}")
+
+
+# --- databases ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Cluster]:
+    """A PostgreSQL server of this run's own. Its data is not synced to disk."""
+    if programs() is None:
+        pytest.skip("no PostgreSQL server here (Debian: postgresql)")
+    cluster = Cluster(Path(tempfile.mkdtemp(prefix="keepup-postgres-")))
+    cluster.up()
+    yield cluster
+    cluster.remove()
+
+
+@pytest.fixture(scope="session")
+def condor() -> Iterator[Pool]:
+    """A real HTCondor pool, shared by all tests of this run; its jobs see /var/tmp/keepup-data as a shared disk."""
+    if why := missing():
+        pytest.skip(why)
+    with suppress(FileExistsError):
+        Path("/var/tmp/keepup-data").mkdir(mode=0o777)
+    Path("/var/tmp/keepup-data").chmod(0o777)
+    with pool(Path(tempfile.mkdtemp(prefix="keepup-pool-")), mounts=["/var/tmp/keepup-data"]) as one:
+        yield one
+
+
+@pytest.fixture(scope="session")
+def xrootd() -> Iterator[XrootdServer]:
+    """A real XRootD server, shared by all tests of this run."""
+    if why := no_xrootd():
+        pytest.skip(why)
+    home = Path(tempfile.mkdtemp(prefix="keepup-xrootd-"))
+    with xrootd_server(home) as one:
+        yield one
+    shutil.rmtree(home)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """The store's tests run on both databases, and so do those with the farm; on PostgreSQL these are long."""
+    folder, fixtures = metafunc.definition.path.parent.name, metafunc.fixturenames
+    if metafunc.definition.get_closest_marker("postgresql"):
+        metafunc.parametrize("which_database", ["postgresql"], indirect=True)
+    elif metafunc.definition.get_closest_marker("sqlite"):
+        return
+    elif folder == "store" and "database" in fixtures:
+        metafunc.parametrize("which_database", ["sqlite", "postgresql"], indirect=True)
+    elif folder in ("daemon", "ctl") and ("farm" in fixtures or hasattr(metafunc.module, "Farm")):
+        both = ["sqlite", pytest.param("postgresql", marks=pytest.mark.long)]
+        metafunc.parametrize("which_database", both, indirect=True)
+
+
+@pytest.fixture(autouse=True)
+def which_database(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Which database the module `databases` makes."""
+    name = getattr(request, "param", "sqlite")
+    databases.server = request.getfixturevalue("postgres") if name == "postgresql" else None
+    yield name
+    if databases.server is not None:
+        databases.drop_all(databases.server)
+    databases.server = None
 
 
 # --- processes of ours --------------------------------------------------------------------------------------------

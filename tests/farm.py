@@ -5,18 +5,18 @@ what the story has them do, as the real worker would: take a file from SAM, copy
 """
 
 import json
-import shutil
 import tempfile
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from functools import cache
 from pathlib import Path
 from typing import Any
 
+import databases
 from fake_sam import FakeSam
 from sqlalchemy import event, select
 
+from keepupd.clients.storage import LocalStorage
 from keepupd.config import Campaign, load_settings
 from keepupd.core.causes import load_causes
 from keepupd.core.chart import charts_dir
@@ -29,7 +29,6 @@ from keepupd.daemon.keeper import Keeper
 from keepupd.daemon.passes import Passes
 from keepupd.store.database import Database
 from keepupd.store.tables import OPEN, campaigns, counters, files, history, requests, units
-from keepupd.store.upgrade import upgrade
 
 SETTINGS = """
 name: farm
@@ -50,21 +49,9 @@ CAMPAIGN: dict[str, Any] = {
 CHECKSUM = "adler32:0badcafe"
 
 
-@cache
-def empty_database() -> str:
-    """A new database, made once: copying it is quicker than the migrations."""
-    path = f"{tempfile.mkdtemp()}/empty.db"
-    database = Database(f"sqlite:///{path}")
-    upgrade(database)
-    with database.engine.connect() as db:
-        db.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
-    database.close()
-    return path
-
-
 @dataclass
-class FakeStorage:
-    """Directories by URL, each with the names, sizes and checksums of its files."""
+class FakeStorage(LocalStorage):
+    """Directories by URL, each with the names, sizes and checksums of its files. Real files are what they are."""
 
     made: dict[str, dict[str, tuple[int, str]]] = field(default_factory=dict)
 
@@ -74,7 +61,7 @@ class FakeStorage:
 
     def identify(self, url: str) -> tuple[int, str] | None:
         folder, _, name = url.rpartition("/")
-        return self.made.get(folder, {}).get(name)
+        return self.made.get(folder, {}).get(name) or super().identify(url)
 
     def remove(self, url: str, name: str) -> None:
         """As a worker does: one file, and its directory when that was all."""
@@ -103,6 +90,7 @@ class FakeJob:
     process: int | None = None
     change: int = 0
     host: str = "node1"
+    shuns: frozenset[str] = frozenset()  # hosts that it must not start on
 
     def __post_init__(self) -> None:
         self.order: dict[str, Any] = json.loads(self.files["order.json"])
@@ -243,7 +231,8 @@ class FakeBatch:
         for key in [f"{launch.key}.{number}" for number in launch.numbers]:
             if key not in self.known:
                 self.known.add(key)
-                self.jobs[key] = FakeJob(self.farm, key, launch.tag, launch.files, launch.memory_mib)
+                job = FakeJob(self.farm, key, launch.tag, launch.files, launch.memory_mib)
+                job.shuns, self.jobs[key] = frozenset(launch.excluded_hosts), job
                 self.touch(self.jobs[key])
 
     def look(self, daemon: str, cursor: str | None) -> Look:
@@ -262,6 +251,12 @@ class FakeBatch:
         self._answer()
         for key in keys:
             self.jobs.pop(key, None)
+
+    def exclude(self, daemon: str, hosts: Collection[str]) -> None:
+        self._answer()
+        for job in self.live_jobs():
+            if job.state == JobState.IDLE:
+                job.shuns = frozenset(hosts)
 
     def forget(self, launch_key: str) -> None:
         self._answer()
@@ -302,8 +297,7 @@ class Farm:
     def loses_database(self) -> None:
         """Start the daemon on an empty database."""
         self.databases += 1
-        self.url = f"sqlite:///{self.folder}/keepupd{self.databases}.db"
-        shutil.copy(empty_database(), f"{self.folder}/keepupd{self.databases}.db")
+        self.url = databases.empty(self.folder, f"keepupd{self.databases}")
         self.restarts()
 
     def restarts(self) -> None:
@@ -311,9 +305,9 @@ class Farm:
         if hasattr(self, "database"):
             self.database.close()
         self.database = Database(self.url)
-        event.listen(
-            self.database.engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous=OFF")
-        )
+        if not self.database.is_postgres:
+            hasty = "PRAGMA synchronous=OFF"
+            event.listen(self.database.engine, "connect", lambda connection, _: connection.execute(hasty))
         file_chart, campaign_chart = load_charts()
         causes = load_causes(charts_dir() / "causes.yaml", frozenset(event for _, event, _ in file_chart.edges()))
         self.keeper = Keeper(

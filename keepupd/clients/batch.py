@@ -25,5 +25,8 @@ class Batch(Protocol):
     def remove(self, keys: Collection[str]) -> None:
         """Take jobs away, running or not; quiet where there is none."""
 
+    def exclude(self, daemon: str, hosts: Collection[str]) -> None:
+        """From now on the idle jobs tagged by `daemon` shun these hosts, and no others."""
+
     def forget(self, launch_key: str) -> None:
         """Nothing of this launch is needed any more: leave nothing of it behind."""

@@ -66,6 +66,9 @@ class LocalBatch:
         """Take jobs away, running or not; quiet where there is none."""
         self._ask({"op": "remove", "keys": list(keys)})
 
+    def exclude(self, daemon: str, hosts: Collection[str]) -> None:
+        """Nothing: there is one host."""
+
     def forget(self, launch_key: str) -> None:
         """Delete the files of a launch. Raises JobRejected when some of its jobs have neither left nor been removed."""
         self._ask({"op": "forget", "launch": launch_key})

@@ -26,6 +26,7 @@ __all__ = [
     "raised_needs",
 ]
 
+SICK_HOST = "sick_host"  # the cause of what a sick host cost, once it is given back
 LONGEST_WORDS = 1000  # characters of a cause in words; the attempt's report has the whole message
 
 
@@ -65,6 +66,12 @@ class Causes:
     def counted_as(self, cause: Cause, klass: str) -> Cause:
         """The same cause under the policy of another class: an outage that no second witness confirms is an input."""
         return replace(cause, klass=klass, event=self.classes[klass].event, policy=self._policy(klass))
+
+    def excluding(self, own_rules: Sequence[Rule] = ()) -> dict[str, Policy]:
+        """The causes, by name, that speak against the host they struck on; what they cost there can be given back."""
+        of_nodes = [rule for rule in (*self.rules, *own_rules) if rule.klass == "node"]
+        found = {SICK_HOST: self._policy("node")} | {rule.name: self._policy("node", rule) for rule in of_nodes}
+        return {name: policy for name, policy in found.items() if policy.exclude_host_s > 0}
 
     def _policy(self, klass: str, rule: Rule | None = None) -> Policy:
         of_class = self.classes[klass].model_dump(include=set(POLICY_KEYS))

@@ -66,7 +66,7 @@ class Policy(_Row):
     limit: Annotated[int, Field(ge=1)] | None = None  # in place of the campaign's limit of what it uses
     raise_factor: Annotated[float, Field(gt=1)] = 1.5
     cap_factor: Annotated[float, Field(ge=1)] = 4
-    exclude_host_s: Seconds = 0
+    exclude_host_s: Annotated[float, Field(ge=0, le=86400)] = 0  # keepupctl looks no further back for them
     short_of: Literal["memory_mib", "disk_mib", "wall_s"] | None = None  # what the next job asks more of
 
 

@@ -97,6 +97,8 @@ class Launch:
     environment: Mapping[str, str] = field(default_factory=dict)
     bring_home: Sequence[str] = ("report.json", "executable.log")
     excluded_hosts: Sequence[str] = ()
+    units: Mapping[int, str] = field(default_factory=dict)  # number -> unit, where the job is bound to one
+    lines: Mapping[str, str] = field(default_factory=dict)  # more lines of the batch system's own description
 
     @property
     def tag(self) -> str:

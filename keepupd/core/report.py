@@ -11,6 +11,7 @@ from keepupd.core.model import Failure
 VERSION = 1
 NO_FILE = 10  # the worker's exit code for "the project had no file for me": no failure
 DECLARE = 16  # ... and for "output valid and copied, but not declared"
+WORKER_EXIT_CODES = (0, 2, *range(10, 19))  # all that it ends with by itself
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,17 +13,17 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from keepupd.core.causes import Causes, load_causes, parse_rules
-from keepupd.core.chart import Chart, charts_dir
+from keepupd.core.causes import parse_rules
+from keepupd.core.chart import Chart
 from keepupd.core.errors import KeepupError
 from keepupd.core.model import JobState
 from keepupd.ctl import guards, reads
 from keepupd.ctl.desk import Desk
+from keepupd.ctl.hosts import causes_of
 from keepupd.ctl.status import is_failing
 from keepupd.ctl.words import clock, for_shell, when
 from keepupd.store.reads import gone_members, live_jobs
 from keepupd.store.tables import AnyRow
-from keepupd.yamlfile import from_folder, read_yaml
 
 STOPPED = ("held", "crash", "debug")  # states of a campaign in which nothing is launched
 SHOWN = 5  # names in a sentence
@@ -62,17 +62,12 @@ class Prospects:
 
     def _of_cause(self, attempts: int, losses: int) -> dict[str, Any]:
         name, own = self.unit.cause, parse_rules(self.settings.get("causes", ()), f"campaign {self.campaign.name}")
-        causes = self._causes()
+        causes = causes_of(self.desk)
         rule = next((rule for rule in (*own, *causes.rules) if rule.name == name), None)
         if rule and rule.limit and rule.uses != "losses":
             attempts = rule.limit
         used_up = causes.used_up(name, self.unit.tries, self.unit.losses, attempts, losses, own)
         return {"attempts": attempts, "used_up": used_up, "do": causes.classes[rule.klass].do if rule else ""}
-
-    def _causes(self) -> Causes:
-        other = read_yaml(self.desk.config.absolute()).value.get("causes")
-        path = from_folder(self.desk.config.absolute().parent, other) if other else charts_dir() / "causes.yaml"
-        return load_causes(path, frozenset(event for _, event, _ in self.chart.edges()))
 
     # --- a method a state -----------------------------------------------------------------------------------------
 

@@ -5,8 +5,9 @@ from a counter or an index range: it costs the same with a thousand files or a m
 """
 
 import json
+import re
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -49,19 +50,25 @@ CLASS = """
 SELECT a.outcome FROM units u JOIN attempts a ON a.unit_id = u.id AND a.cause = u.cause
 WHERE u.campaign_id = {id} AND u.state IN ('held', 'crash', 'debug') AND u.cause = '{cause}' LIMIT 1
 """
+# Whether there may be a sick host: what one cost is marked in the same pass. Table causes excludes none for over a day.
+SICK = """
+SELECT 1 FROM attempts WHERE ended > {day_ago} AND cause = 'sick_host'
+UNION ALL SELECT 1 FROM launches WHERE early_deaths > 0 AND (closed IS NULL OR closed > {day_ago}) LIMIT 1
+"""
 
 
 def status(desk: Desk) -> dict[str, Any]:
     """Every campaign, the daemon and its outbox. Raises StoreUnavailable or SchemaError."""
     now = desk.now
     with _connected(desk) as db:
-        hour_ago = int((now - timedelta(hours=1)).timestamp() * 1000)
+        hour_ago, day_ago = (int((now - timedelta(hours=h)).timestamp() * 1000) for h in (1, 24))
         rows = _rows(db, CAMPAIGNS.format(hour_ago=hour_ago))
         counters = _rows(db, "SELECT campaign_id, state, cause, n FROM counters WHERE n <> 0")
         passive = _rows(db, "SELECT campaign_id, cause, n FROM passive_matches ORDER BY cause")
         polls = _rows(db, "SELECT name, good, failed, error FROM polls ORDER BY name")
         [outbox] = _rows(db, "SELECT count(*) AS depth, count(parked) AS parked, min(created) AS oldest FROM outbox")
         [waiting] = _rows(db, "SELECT count(*) AS n FROM requests WHERE done IS NULL")
+        perhaps_sick = _rows(db, SICK.format(day_ago=day_ago))
         listed = [_campaign(row, _of(row, counters), now) for row in rows]
         for row, campaign in zip(rows, listed, strict=True):
             campaign["passive"] = {one["cause"]: one["n"] for one in _of(row, passive)}
@@ -71,8 +78,16 @@ def status(desk: Desk) -> dict[str, Any]:
         "keepupctl": desk.command(),  # how to call it again
         "campaigns": listed,
         "daemon": _daemon(polls, active, now) | {"requests_waiting": waiting["n"]},
+        "sick_hosts": _sick_hosts(desk) if perhaps_sick else [],
         "outbox": {"depth": outbox["depth"], "parked": outbox["parked"], "oldest_s": _age(outbox["oldest"], now)},
     }
+
+
+def _sick_hosts(desk: Desk) -> list[dict[str, Any]]:
+    from keepupd.ctl.hosts import sick_hosts  # slow to import, and seldom needed
+
+    with desk.read() as db:
+        return sick_hosts(desk, db)
 
 
 def _of(campaign: dict[str, Any], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -147,22 +162,48 @@ def _age(at_ms: int | None, now: datetime) -> float | None:
 
 @contextmanager
 def _connected(desk: Desk) -> Iterator[Any]:
+    """A connection to read one moment with. Both drivers call their errors the same."""
     url = desk.settings["database"]
-    if not url.startswith("sqlite:///"):
-        with desk.read() as checked:
-            yield checked.connection  # the driver's own, below SQLAlchemy's
-        return
+    driver, connect, named, remedy = (_sqlite if url.startswith("sqlite:///") else _postgres)(url)
+    try:
+        with closing(connect()) as db:
+            _check_schema(db, desk.config, driver)
+            yield db
+    except driver.DatabaseError as error:
+        words = " ".join(str(error).split())
+        raise StoreUnavailable(f"the database {named} cannot be read: {words}", remedy) from error
+
+
+Driver = tuple[Any, Callable[[], Any], str, str]  # the module, how to connect, what to call it, what to do about errors
+
+
+def _sqlite(url: str) -> Driver:
     check_there(url)
     path = Path(url.removeprefix("sqlite:///")).absolute()
+
+    def connect() -> sqlite3.Connection:
+        # mode=ro could not make the files that reading in WAL mode needs
+        db = sqlite3.connect(f"file:{quote(str(path))}?mode=rw", uri=True, timeout=10)
+        db.execute("PRAGMA query_only=ON")
+        db.execute("BEGIN")
+        return db
+
+    return sqlite3, connect, str(path), f"see who holds it: `fuser {path}`"
+
+
+def _postgres(url: str) -> Driver:
     try:
-        with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=rw", uri=True, timeout=10)) as db:
-            db.execute("PRAGMA query_only=ON")  # mode=ro could not make the files that reading in WAL mode needs
-            db.execute("BEGIN")
-            _check_schema(db, desk.config)
-            yield db
-    except sqlite3.DatabaseError as error:
-        remedy = f"see who holds it: `fuser {path}`"
-        raise StoreUnavailable(f"the database {path} cannot be read: {error}", remedy) from error
+        import psycopg
+    except ModuleNotFoundError:
+        raise StoreUnavailable("PostgreSQL needs psycopg", "pip install 'keepupd[postgres]'") from None
+
+    def connect() -> Any:
+        db = psycopg.connect(url.replace("+psycopg", "", 1), connect_timeout=10)
+        db.isolation_level, db.read_only = psycopg.IsolationLevel.REPEATABLE_READ, True
+        return db
+
+    named = re.sub(r"//[^@/]*@", "//", url)  # it may hold a password
+    return psycopg, connect, named, "see that its server runs: `keepupd db check`"
 
 
 def _rows(db: Any, sql: str) -> list[dict[str, Any]]:
@@ -177,12 +218,12 @@ def newest_schema() -> str:
     return max(path.stem.partition("_")[0] for path in MIGRATIONS.glob("[0-9]*.py"))
 
 
-def _check_schema(db: Any, config: Path) -> None:
+def _check_schema(db: Any, config: Path, driver: Any) -> None:
     needed = newest_schema()
     try:
         found = _rows(db, "SELECT version_num FROM alembic_version")[0]["version_num"]
-    except (sqlite3.OperationalError, IndexError) as error:
-        if "locked" in str(error):
+    except (driver.DatabaseError, IndexError) as error:
+        if isinstance(error, driver.DatabaseError) and "alembic_version" not in str(error):  # there is such a table
             raise
         found = "none"
     if found != needed:

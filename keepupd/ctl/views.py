@@ -96,6 +96,9 @@ def status(found: Found) -> Lines:
         yield from _attention(c, found["keepupctl"])
     for poll in daemon["failing_polls"]:
         yield cut(f"! poll {poll['name']} fails, last at {clock(poll['failed'])}: {poll['error']}", WIDTH)
+    for one in found["sick_hosts"]:
+        yield cut(f"! host {plain(one['host'])} is sick, no jobs go there until {clock(one['until'])}", WIDTH)
+        yield f"    {plain(one['why'])}"
     if found["outbox"]["parked"]:
         yield f"! {found['outbox']['parked']} effects wait for a person: {found['keepupctl']} stuck"
     age = daemon["last_pass_s"]

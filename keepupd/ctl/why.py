@@ -5,21 +5,23 @@ Every sentence is read from a row, a report or a log; nothing here is canned. Th
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from sqlalchemy import Connection
 
 from keepupd.core.chart import Chart
-from keepupd.core.errors import Ambiguous
+from keepupd.core.errors import Ambiguous, KeepupError
 from keepupd.core.model import STATES
 from keepupd.core.naming import output_name
 from keepupd.ctl import reads
 from keepupd.ctl.desk import Desk
 from keepupd.ctl.evidence import evidence_of
 from keepupd.ctl.guards import changed_since, class_of, guards_of, memory_of
+from keepupd.ctl.hosts import sick_hosts
 from keepupd.ctl.prospects import Prospects, next_of_campaign, without
 from keepupd.ctl.status import TROUBLE, is_failing, is_silent
-from keepupd.ctl.words import for_shell, span
+from keepupd.ctl.words import for_shell, span, when
 from keepupd.store import grouping
 from keepupd.store.reads import live_jobs
 from keepupd.store.tables import AnyRow
@@ -52,6 +54,7 @@ def why_file(desk: Desk, db: Connection, found: reads.Found, unit: AnyRow) -> di
         "late": _is_late(desk, chart, unit) and not gone, "campaign": found.campaign.name, "unit": unit.name,
         "means": chart.means(unit.state), "cause": unit.cause, "class": class_of(unit.cause, [row for _, row in tried]),
         "why": unit.why, "do": limits["do"].replace("FILE", typed[-1]).replace("keepupctl", desk.command()),
+        "hosts": _shunned(desk, db, unit),
         "left_definition": gone, "seen": unit.seen, "due": unit.due, "edition": unit.edition,
         "tries": unit.tries, "losses": unit.losses, "needs": unit.needs,
         "used_up": f"{unit.tries} of {limits['attempts']} attempts, {unit.losses} of {limits['losses']} lost jobs",
@@ -64,6 +67,15 @@ def why_file(desk: Desk, db: Connection, found: reads.Found, unit: AnyRow) -> di
         "next": ahead.next() + _silence(desk, db),
         "overrule": _commands(desk, chart, unit.state, typed, unit.files > 1, without(ahead.lacking)),
     }  # fmt: skip
+
+
+def _shunned(desk: Desk, db: Connection, unit: AnyRow) -> list[str]:
+    """The hosts that its next job does not go to. (That the table of causes is faulty is said elsewhere.)"""
+    with suppress(KeepupError):
+        if unit.state in ("pending", "running", "held", "crash"):
+            return [f"no job goes to {one['host']} until {when(one['until'], desk.now)}: {one['why']}"
+                    for one in sick_hosts(desk, db)]  # fmt: skip
+    return []
 
 
 def _standing(desk: Desk, chart: Chart, kind: str, name: str, row: AnyRow) -> dict[str, Any]:

@@ -1,13 +1,10 @@
 """Put the daemon together: configuration -> objects -> schedule, and signals. Read this first, then passes.py."""
 
-import fcntl
 import logging
-import os
 import signal
-import socket
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -17,22 +14,23 @@ from apscheduler.jobstores.base import JobLookupError
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from keepupd.clients.batch import Batch
+from keepupd.clients.htcondor import HTCondorBatch
 from keepupd.clients.local import LocalBatch
 from keepupd.clients.sam import Sam
-from keepupd.clients.storage import LocalStorage
+from keepupd.clients.storage import StorageByScheme
 from keepupd.config import Campaign, Settings, load_campaigns, load_settings
 from keepupd.core.causes import Causes, load_causes
 from keepupd.core.chart import Chart, charts_dir, load_chart
-from keepupd.core.errors import AlreadyRunning, KeepupError
+from keepupd.core.errors import KeepupError
 from keepupd.daemon import courier, life
 from keepupd.daemon.clockwatch import ClockWatch
+from keepupd.daemon.database import held_database, make_ready
 from keepupd.daemon.effects import EFFECTS
 from keepupd.daemon.keeper import Keeper, say
 from keepupd.daemon.metrics import Metrics
 from keepupd.daemon.passes import Passes
 from keepupd.daemon.web import Pulse, WebServer, make_app
-from keepupd.store.database import Database, check_schema, schema_version
-from keepupd.store.upgrade import upgrade
+from keepupd.store.database import Database
 
 GUARDS = frozenset({"alone", "has_rivals", "tries_left", "used_up"})
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -66,7 +64,10 @@ def connect_sam(settings: Settings) -> Sam:
 
 
 def connect_batch(settings: Settings) -> Batch:
-    return LocalBatch(settings.batch.directory)
+    its = settings.batch
+    if its.kind == "local":
+        return LocalBatch(its.directory)
+    return HTCondorBatch(settings.state_dir / "htcondor", its.client_config, its.collector, its.schedd, its.lines)
 
 
 def make_keeper(settings: Settings, database: Database) -> Keeper:
@@ -74,40 +75,8 @@ def make_keeper(settings: Settings, database: Database) -> Keeper:
     file_chart, campaign_chart = load_charts()
     return Keeper(
         settings, database, file_chart, campaign_chart, load_rules(settings, file_chart),
-        connect_sam(settings), connect_batch(settings), LocalStorage(),
+        connect_sam(settings), connect_batch(settings), StorageByScheme(),
     )  # fmt: skip
-
-
-@contextmanager
-def only_daemon(state_dir: Path) -> Iterator[None]:
-    """Hold the state directory alone. Raises AlreadyRunning, naming who holds it."""
-    state_dir.mkdir(parents=True, exist_ok=True)
-    with (state_dir / "keepupd.lock").open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            lock.seek(0)
-            holder = lock.read().strip() or "another process"
-            raise AlreadyRunning(
-                f"{state_dir} is held by {holder}", "stop that daemon first: there is one for each database"
-            ) from None
-        lock.truncate(0)
-        lock.write(f"pid {os.getpid()} on {socket.gethostname()} since {utc_now():%Y-%m-%d %H:%M:%S} UTC\n")
-        lock.flush()
-        yield
-
-
-def open_database(settings: Settings) -> Database:
-    """The database, made anew where there is none. Raises SchemaError when it fits another keepupd."""
-    settings.state_dir.mkdir(parents=True, exist_ok=True)
-    database = Database(settings.database)
-    with database.read() as db:
-        empty = schema_version(db) is None
-    if empty:
-        upgrade(database)
-    with database.read() as db:
-        check_schema(db, settings.file)
-    return database
 
 
 class Daemon:
@@ -121,6 +90,7 @@ class Daemon:
         self.keeper.observe_effect = self.metrics.observe_effect
         self.keeper.count_attempts = self.metrics.count_attempts
         self.keeper.count_moves = self.metrics.count_moves
+        self.metrics.sick_hosts.set_function(lambda: len(self.keeper.sick_hosts))
         self.passes = Passes(self.keeper)
         self.pulse = Pulse(clock, timedelta(seconds=max(60.0, SILENT_PASSES * settings.polls.pass_s)))
         self.web = WebServer(make_app(self.metrics.registry, self.pulse), settings.http.host, settings.http.port)
@@ -163,6 +133,7 @@ class Daemon:
 
         def run() -> None:
             try:
+                self.keeper.database.hold()  # PostgreSQL's lock goes when its server restarts
                 work(self.clock())
             except KeepupError as error:
                 say("pass failed", logging.ERROR, part=work.__name__, why=error.problem, remedy=error.remedy)
@@ -209,7 +180,6 @@ def run(config: Path) -> None:
     settings = load_settings(config)
     logging.getLogger("keepupd").setLevel(settings.log_level.upper())
     campaigns = load_campaigns(settings)  # a faulty file stops the start before anything is made
-    with only_daemon(settings.state_dir):
-        database = open_database(settings)
+    with held_database(settings) as database:
+        make_ready(database, settings.file)
         Daemon(config, settings, database).run(campaigns)
-        database.close()

@@ -12,8 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import make_url
-
 from keepupd.config import Campaign, Settings, load_flow, load_settings
 from keepupd.core.causes_table import parse_rules
 from keepupd.core.errors import KeepupError
@@ -130,14 +128,10 @@ def _check_database(found: Findings, settings: Settings) -> Database | None:
                 version = schema_version(db)
                 if version is not None:
                     check_schema(db, settings.file)
-                    found.ok("database", f"{_shown(settings.database)}: schema {version}")
+                    found.ok("database", f"{database.shown}: schema {version}")
                     return database
         found.ok("database", "none yet: `keepupd run` makes it")
     return None
-
-
-def _shown(url: str) -> str:
-    return make_url(url).render_as_string(hide_password=True)
 
 
 def _check_sam(found: Findings, k: Keeper) -> bool:

@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 from keepupd.clients.catalog import Catalog
 from keepupd.clients.credentials import bearer_token, certificate
-from keepupd.clients.storage import local_path
+from keepupd.clients.storage import storage_of
 from keepupd.clients.total_file import Total, need
 from keepupd.config import Campaign
 from keepupd.core.errors import SamRefused
@@ -147,7 +147,7 @@ def _total(found: "Findings", k: Keeper, campaign: Campaign) -> None:
     """Whether its running total could be made."""
     with found.faults_of(campaign.name):
         need("uproot", "root")
-        local_path(campaign.outputs[0].url)
+        storage_of(campaign.outputs[0].url)
         parameter = k.settings.sam.campaign_parameter
         value = metadata_of(k, campaign, Total())[parameter]
         found.ok(campaign.name, f"its total would be {version_name(campaign, 1)} and so on, with {parameter} {value!r}")

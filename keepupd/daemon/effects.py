@@ -14,6 +14,7 @@ from keepupd.config import Campaign
 from keepupd.core.consequences import consequences
 from keepupd.core.errors import JobRejected, SamAbsent, SamRefused, Transient
 from keepupd.core.model import LIVE_JOB, Failure, JobState, Launch, Move, Unit
+from keepupd.core.serials import serial_of
 from keepupd.daemon import launching
 from keepupd.daemon.adopt import made_under_other_names
 from keepupd.daemon.declaring import declare, remove_losers
@@ -126,8 +127,16 @@ def cluster_of(
     return Launch(
         key, k.settings.name, campaign.name, numbers, files,
         argv=[k.settings.worker.python, *ISOLATED, "keepup_worker.py", "order.json", "--job", "{key}"],
+        excluded_hosts=sorted(k.sick_hosts), units=_bound(campaign, members), lines=campaign.resources.lines,
         **cast(dict[str, Any], launching.resources_for(campaign, needs)),
     )  # fmt: skip
+
+
+def _bound(campaign: Campaign, members: Sequence[Unit]) -> dict[int, str]:
+    """Which unit a job is for, where that is known before SAM gives out files."""
+    if campaign.type == "generator":
+        return {serial_of(unit.name): unit.name for unit in members}
+    return {1: members[0].name} if campaign.type == "merge" else {}
 
 
 def _give_back(k: Keeper, launch: AnyRow, campaign: Campaign, refusal: Exception, now: datetime) -> None:

@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, update
+from sqlalchemy import Connection, bindparam, func, update
 
 from keepupd.config import Campaign
 from keepupd.core.causes import Cause
@@ -26,7 +26,7 @@ from keepupd.daemon import protect
 from keepupd.daemon.keeper import Keeper, limits_of, project_name, say
 from keepupd.daemon.outputs import look_for_outputs, rival_guard
 from keepupd.store import reads, store
-from keepupd.store.tables import AnyRow, attempts, jobs, launches
+from keepupd.store.tables import AnyRow, UtcTime, attempts, jobs, launches
 
 JUDGE = 200  # jobs in one transaction
 
@@ -124,7 +124,7 @@ def _judge(k: Keeper, campaign_id: int, ended: Sequence[Ended], now: datetime) -
     with k.database.write("jobs judged") as db:
         dests = store.apply(db, k.file_chart, moves, now)
         _close_attempts(db, verdicts, now)
-        _mark_judged(db, ended)
+        _mark_judged(db, ended, now)
         _note_early_deaths(db, ended, verdicts)
         store.count_passive(db, campaign_id, Counter(name for verdict in verdicts for name in verdict.passive))
     k.log_moves(campaign.name, moves, dests)
@@ -240,11 +240,12 @@ def _attempt_row(verdict: Verdict, now: datetime) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _mark_judged(db: Connection, ended: Sequence[Ended]) -> None:
+def _mark_judged(db: Connection, ended: Sequence[Ended], now: datetime) -> None:
     if ended:
         this = (jobs.c.launch_id == bindparam("b_launch")) & (jobs.c.number == bindparam("b_number"))
         rows = [{"b_launch": end.row.launch_id, "b_number": end.row.number} for end in ended]
-        db.execute(update(jobs).where(this).values(judged=True), rows)
+        over = func.coalesce(jobs.c.ended, bindparam("b_now", now, UtcTime))
+        db.execute(update(jobs).where(this).values(judged=True, ended=over), rows)
 
 
 def _note_early_deaths(db: Connection, ended: Sequence[Ended], verdicts: Sequence[Verdict]) -> None:

@@ -23,6 +23,7 @@ from keepupd.core.errors import KeepupError, SamUnavailable, StoreUnavailable, T
 from keepupd.core.model import Move
 from keepupd.flow import Flow, build_flow
 from keepupd.store.database import Database
+from keepupd.store.hosts import SickHost
 from keepupd.store.tables import polls
 
 CLOSED_BY = "; closed by: "  # in the description of a group's definition in SAM, before the rule
@@ -61,6 +62,7 @@ class Keeper:
     looked: dict[int, datetime] = field(default_factory=dict)  # campaigns asked for new input since their last sweep
     own_rules: dict[int, tuple[Rule, ...]] = field(default_factory=dict)  # of each campaign, in front of the table
     touched: set[int] = field(default_factory=set)  # campaigns whose files moved since protect.watch last looked
+    sick_hosts: dict[str, SickHost] = field(default_factory=dict)  # of the last look; new launches shun them
     sam_silent: datetime | None = None  # when a question of ours to SAM last had no answer
     count_attempts: Callable[[str, list[tuple[str, str]]], None] = lambda campaign, outcomes: None  # for the metrics
     count_moves: Callable[[str, list[str]], None] = lambda campaign, events: None

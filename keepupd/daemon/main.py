@@ -75,6 +75,20 @@ def schema(kind: Annotated[str, typer.Argument(help="campaign or daemon")] = "ca
     print(json.dumps(json_schema("campaign" if kind == "campaign" else "daemon"), indent=2))
 
 
+@db_app.command("check")
+def check_db(config: Config) -> None:
+    """Say what the database is, who holds it, and what is wrong with it, changing nothing. Exit code 1 for a fault.
+
+    Example: keepupd db check -c keepupd.yaml
+    """
+    from keepupd.config import load_settings
+    from keepupd.daemon.database import check
+
+    with errors_in_words():
+        if not check(load_settings(config), print):
+            raise typer.Exit(EXIT_FAULT)
+
+
 @db_app.command()
 def upgrade(config: Config) -> None:
     """Bring the database to the schema of this keepupd. The daemon must be stopped.
@@ -82,12 +96,24 @@ def upgrade(config: Config) -> None:
     Example: keepupd db upgrade -c keepupd.yaml
     """
     from keepupd.config import load_settings
-    from keepupd.daemon.app import only_daemon
-    from keepupd.store.database import Database
+    from keepupd.daemon.database import held_database
     from keepupd.store.upgrade import upgrade as upgrade_schema
 
+    with errors_in_words(), held_database(load_settings(config)) as database:
+        upgrade_schema(database)
+        print(f"the database {database.shown} has the schema of this keepupd")
+
+
+@db_app.command()
+def copy(config: Config, to: Annotated[str, typer.Option(help="postgresql+psycopg://USER@HOST/NAME, empty")]) -> None:
+    """Copy the SQLite database into an empty PostgreSQL database, whole or not at all. The daemon must be stopped.
+
+    Example: keepupd db copy -c keepupd.yaml --to postgresql+psycopg://keepupd@db.example.org/keepupd
+    """
+    from keepupd.config import load_settings
+    from keepupd.daemon.database import copy_to
+
+    if not to.startswith("postgresql+psycopg://"):
+        raise typer.BadParameter("must be postgresql+psycopg://USER@HOST/NAME", param_hint="--to")
     with errors_in_words():
-        settings = load_settings(config)
-        with only_daemon(settings.state_dir):
-            upgrade_schema(Database(settings.database))
-        print(f"the database {settings.database} has the schema of this keepupd")
+        copy_to(load_settings(config), to, print)

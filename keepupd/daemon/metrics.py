@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, Info
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from sqlalchemy import Connection, case, func, select
@@ -47,6 +47,7 @@ class Metrics:
         self.effects = Histogram(
             "keepupd_effect_duration_seconds", "Effects done", ["effect"], buckets=DURATIONS_S, registry=registry
         )
+        self.sick_hosts = Gauge("keepupd_sick_hosts", "Hosts that new jobs shun", registry=registry)
         Info("keepupd_build", "Version of keepupd", registry=registry).info({"version": keepupd.__version__})
         registry.register(Present(database, clock))
 

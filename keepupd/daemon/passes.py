@@ -10,6 +10,7 @@ from keepupd.core.decide import Observation, decide
 from keepupd.core.model import Move, Unit
 from keepupd.daemon import (
     completion,
+    hosts,
     inputs,
     jobs,
     judge,
@@ -36,6 +37,7 @@ class Passes:
     def __init__(self, k: Keeper):
         self.k = k
         self.watch = jobs.JobWatch()
+        self.hosts = hosts.HostWatch()
         self.totals = totalling.Totals()
         self.recalled = False
 
@@ -69,6 +71,8 @@ class Passes:
             self.watch.poll(self.k, now)
             judge.judge_jobs(self.k, now)
             launching.end_launches(self.k, now)
+        with self.k.contained("hosts", now):  # before "due": what is given back is not used up
+            self.hosts.look(self.k, now)
         with self.k.contained("due", now):
             look_again(self.k, now)
         with self.k.contained("guards", now):

@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
+from urllib.parse import quote
 
 from sqlalchemy import Connection, func, select, update
 
 from keepupd.clients.catalog import FileRecord, same_content
-from keepupd.clients.storage import local_path
+from keepupd.clients.storage import StorageUnavailable
 from keepupd.clients.total_file import Total, TotalDamaged, kept_at, load, save
 from keepupd.config import Campaign
 from keepupd.core.chunks import chunked
@@ -149,28 +150,29 @@ def _add(k: Keeper, campaign: Campaign, total: Total, names: Sequence[str]) -> t
     """Add what can be added; gives also the names whose copies can't be had now."""
     records, away = k.sam.records(names), []
     for name in names:
-        path = _copy_of(campaign, records.get(name))
+        url = _copy_of(campaign, records.get(name))
         try:
-            if path is None:
+            if url is None:
                 raise HistogramFileUnavailable(f"SAM shows no copy of {name} that can be reached", "see its locations")
-            total = _checked(add_to_total(total, path, name), records[name])
+            with k.storage.reading(url) as path:
+                total = _checked(add_to_total(total, path, name), records[name])
         except BadHistogramFile as bad:
             say("histogram file refused", logging.WARNING, campaign=campaign.name, file=name, why=bad.problem)
             total = replace(total, refused={**total.refused, name: bad.problem})
-        except HistogramFileUnavailable as trouble:
+        except (HistogramFileUnavailable, StorageUnavailable) as trouble:
             say("histogram file not added yet", logging.WARNING, file=name, why=trouble.problem)
             away.append(name)
     return total, away
 
 
-def _copy_of(campaign: Campaign, record: FileRecord | None) -> Path | None:
-    """The path of a good copy, by the URL of its campaign's outputs. Raises KeepupError for other than file: URLs."""
+def _copy_of(campaign: Campaign, record: FileRecord | None) -> str | None:
+    """The URL of a good copy, as its campaign's outputs have theirs."""
     if record is None or record.retired or not record.good:
         return None
     for output in campaign.outputs:
         for location in record.locations:
             if url := output.url_of(location):
-                return local_path(url) / record.name
+                return f"{url}/{quote(record.name)}"
     return None
 
 

@@ -10,8 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from keepupd.clients.catalog import FileRecord, same_content
-from keepupd.clients.storage import LocalStorage, StorageUnavailable, local_path
-from keepupd.clients.total_file import Total, save
+from keepupd.clients.total_file import Total, kept_at, save
 from keepupd.config import Campaign
 from keepupd.daemon.keeper import Keeper, say
 
@@ -58,12 +57,11 @@ def declare_version(k: Keeper, campaign: Campaign, total: Total, newest: Newest)
         return Newest(newest.version, frozenset(newest.unlocated.parents))
     version = newest.version + 1
     name, (url, location) = version_name(campaign, version), _place(campaign)
-    try:
-        local_path(url).mkdir(exist_ok=True)
-        save(replace(total, version=version), local_path(url) / name)  # SAM does not know the name: nobody uses it
-    except OSError as error:
-        raise StorageUnavailable(f"{url}/{name} can't be written: {error}", "see who may write there") from error
-    size, checksums = _content(f"{url}/{name}")
+    draft = kept_at(k.settings.state_dir, campaign.name).with_name(name)
+    save(replace(total, version=version), draft)
+    k.storage.put(draft, f"{url}/{name}")  # SAM does not know the name: nobody uses it
+    draft.unlink()
+    size, checksums = _content(k, f"{url}/{name}")
     k.sam.declare(metadata_of(k, campaign, total) | {"file_name": name, "file_size": size, "checksum": checksums})
     k.sam.add_location(name, location)
     say("total declared", campaign=campaign.name, file=name, files=len(total.files))
@@ -81,16 +79,16 @@ def metadata_of(k: Keeper, campaign: Campaign, total: Total) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _content(url: str) -> tuple[int, list[str]]:
+def _content(k: Keeper, url: str) -> tuple[int, list[str]]:
     """Size and checksums of the copy at `url`. Raises StorageUnavailable."""
-    size, checksum = LocalStorage().identify(url) or (0, "")
+    size, checksum = k.storage.identify(url) or (0, "")
     return size, [checksum] if checksum else []
 
 
 def _locate(k: Keeper, campaign: Campaign, record: FileRecord) -> bool:
     """A version that was declared in vain until now: add the location of its copy, unless that is another one."""
     url, location = _place(campaign)
-    size, checksums = _content(f"{url}/{record.name}")
+    size, checksums = _content(k, f"{url}/{record.name}")
     if size != record.size or not same_content(checksums, record.checksums):
         say("total without a copy", logging.WARNING, file=record.name, why="it is declared; the next version follows")
         return False

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import DatabaseError, OperationalError
 
 from keepupd.core.errors import SchemaError, StoreUnavailable
+from keepupd.store import postgres
 from keepupd.store.tables import SCHEMA
 
 LOCK_PATIENCE_S = 10
@@ -20,10 +21,11 @@ LOCK_PATIENCE_S = 10
 
 def open_engine(url: str, read_only: bool = False) -> Engine:
     """An engine for `url`. On SQLite: WAL, synced at each commit, and write transactions that lock at once."""
-    engine = create_engine(url, pool_pre_ping=not url.startswith("sqlite"))
-    if engine.dialect.name == "sqlite":
-        event.listen(engine, "connect", _sqlite_reads if read_only else _sqlite_writes)
-        event.listen(engine, "begin", _sqlite_begin)
+    if not url.startswith("sqlite"):
+        return postgres.make_engine(url, LOCK_PATIENCE_S)
+    engine = create_engine(url)
+    event.listen(engine, "connect", _sqlite_reads if read_only else _sqlite_writes)
+    event.listen(engine, "begin", _sqlite_begin)
     return engine
 
 
@@ -50,10 +52,28 @@ class Database:
     def __init__(self, url: str, read_only: bool = False):
         self.url = url
         self.engine = open_engine(url, read_only)
+        self.is_postgres = self.engine.dialect.name == "postgresql"
+        self.readers = self.engine.execution_options(**postgres.READS) if self.is_postgres else self.engine
+        self.lock: postgres.DaemonLock | None = None
+
+    @property
+    def shown(self) -> str:
+        """The URL, without its password."""
+        return make_url(self.url).render_as_string(hide_password=True)
+
+    def hold(self) -> None:
+        """Be the database's one daemon from here on, or make sure of it; on SQLite the lock of its directory does that.
+
+        Raises AlreadyRunning when another daemon has it, also when that took it while the server was away.
+        """
+        if self.is_postgres:
+            self.lock = self.lock or postgres.DaemonLock(self.engine)
+            with _typed_errors("the daemon's lock"):
+                self.lock.hold()
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        with _typed_errors("reading"), self.engine.connect() as db, db.begin():
+        with _typed_errors("reading"), self.readers.connect() as db, db.begin():
             yield db
 
     @contextmanager
@@ -68,6 +88,10 @@ class Database:
         with _typed_errors(name), nullcontext(on) if on is not None else self.engine.connect() as db:
             db.execution_options(writes=True)
             with db.begin():
+                if self.is_postgres:
+                    postgres.take_turn(db)
+                if self.lock:
+                    self.lock.hold()
                 yield db
                 self.before_commit(name)
             db.execution_options(writes=False)
@@ -80,6 +104,8 @@ class Database:
         """The first moment at which the transaction has happened; the crash tests stop here."""
 
     def close(self) -> None:
+        if self.lock:
+            self.lock.release()
         self.engine.dispose()
 
 
@@ -91,25 +117,30 @@ def look_only(url: str) -> Database | None:
     if not path.is_file():
         return None
     alone = "" if path.with_name(f"{path.name}-wal").exists() else "&immutable=1"  # nobody has it open
-    return Database(f"sqlite:///file:{quote(str(path))}?mode=ro{alone}&uri=true", read_only=True)
+    found = Database(f"sqlite:///file:{quote(str(path))}?mode=ro{alone}&uri=true", read_only=True)
+    found.url = url  # to be shown
+    return found
 
 
 @contextmanager
 def _typed_errors(doing: str) -> Iterator[None]:
     try:
         yield
-    except OperationalError as error:
-        raise StoreUnavailable(f"the database failed at {doing!r}: {error.orig}", _remedy(str(error.orig))) from error
     except DatabaseError as error:
-        if not (error.connection_invalidated or "not a database" in str(error.orig) or "malformed" in str(error.orig)):
+        words = " ".join(str(error.orig).split())
+        gone = error.connection_invalidated or "connection failed" in words
+        if not (gone or isinstance(error, OperationalError) or "not a database" in words or "malformed" in words):
             raise
-        raise StoreUnavailable(f"the database failed at {doing!r}: {error.orig}", _remedy(str(error.orig))) from error
+        became = "is gone" if gone else "failed"
+        raise StoreUnavailable(f"the database {became} at {doing!r}: {words}", _remedy(words)) from error
 
 
 def _remedy(words: str) -> str:
     if "locked" in words:
         return "another process holds it (`fuser FILE`); the next pass tries again"
-    if "full" in words or "disk I/O" in words:
+    if "lock timeout" in words:
+        return "another process holds it (`select * from pg_stat_activity`); the next pass tries again"
+    if "full" in words or "disk I/O" in words or "No space left" in words:
         return "free space on the disk of the database; the next pass tries again"
     if "not a database" in words or "malformed" in words:
         return "stop the daemon, move the database's files away and start it: keepupd rebuilds them from SAM and batch"

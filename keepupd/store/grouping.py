@@ -11,7 +11,7 @@ from keepupd.core.chunks import chunked
 from keepupd.core.errors import UnitMoved
 from keepupd.core.model import CatalogFile, Unit
 from keepupd.core.plan import Group, Waiting, group_name
-from keepupd.store.store import UNIT_COLUMNS, Wanted, count, unit_of, want
+from keepupd.store.store import UNIT_COLUMNS, Wanted, count, next_unit_id, unit_of, want
 from keepupd.store.tables import WAITING, campaigns, files, units
 
 CHUNK = 1000
@@ -55,7 +55,7 @@ def waiting_among(db: Connection, campaign_id: int, file_ids: Sequence[int]) -> 
     found: list[Waiting] = []
     for chunk in chunked(file_ids, CHUNK):
         mine = (files.c.campaign_id == campaign_id) & WAITING & files.c.file_id.in_(chunk)
-        found += [Waiting(*row) for row in db.execute(select(*columns).where(mine).with_for_update())]
+        found += [Waiting(*row) for row in db.execute(select(*columns).where(mine))]
     return found
 
 
@@ -67,7 +67,7 @@ def write_groups(db: Connection, campaign_id: int, groups: Sequence[Group], at: 
     members = [member.file_id for group in groups for member in group.members]
     if (free := len(waiting_among(db, campaign_id, members))) != len(members):
         raise UnitMoved(len(members), free)
-    first: int = (db.execute(select(func.max(units.c.id))).scalar() or 0) + 1
+    first = next_unit_id(db)
     fixed = {"campaign_id": campaign_id, "state": "pending", "since": at, "due": at}
     rows = [
         {"id": first + n, "name": group.name, "files": len(group.members), "seen": min(m.seen for m in group.members),
@@ -91,8 +91,9 @@ def add_serials(db: Connection, campaign_id: int, names: Sequence[str], at: date
     if not fresh:
         return []
     db.execute(insert(units), [
-        {"campaign_id": campaign_id, "name": name, "state": "pending", "since": at, "seen": at, "due": at,
-         "why": "wanted by the campaign's target"} for name in fresh
+        {"id": unit_id, "campaign_id": campaign_id, "name": name, "state": "pending", "since": at, "seen": at,
+         "due": at, "why": "wanted by the campaign's target"}
+        for unit_id, name in enumerate(fresh, start=next_unit_id(db))
     ])  # fmt: skip
     count(db, {(campaign_id, "pending", ""): len(fresh)})
     seen = campaigns.c.ever_seen + len(fresh)

@@ -26,7 +26,7 @@ from sqlalchemy import (
 
 from keepupd.core.chunks import chunked
 from keepupd.core.model import CatalogFile, Unit
-from keepupd.store.store import UNIT_COLUMNS, count, unit_of
+from keepupd.store.store import UNIT_COLUMNS, count, next_unit_id, unit_of
 from keepupd.store.tables import KEYED, WAITING, campaigns, counters, files, units
 
 CHUNK = 5000
@@ -75,7 +75,7 @@ def take_in(
     runs: file name -> run, where all files of a run wait for the youngest of them.
     """
     runs = runs or {}
-    first = (db.execute(select(func.max(units.c.id))).scalar() or 0) + 1
+    first = next_unit_id(db)
     known = _units_named(db, campaign_id, [f.name for f in new])  # a file row was lost, its unit was not
     fresh = [f for f in new if f.name not in known]
     ids = known | {f.name: first + n for n, f in enumerate(fresh)}
@@ -220,10 +220,11 @@ def restore_units(db: Connection, campaign_id: int, names: Sequence[str], at: da
     """Give these files, whose unit is missing, a new one in pending."""
     mine = (files.c.campaign_id == campaign_id) & files.c.name.in_(names)
     made = []
-    for row in db.execute(select(files).where(mine)).all():
-        unit = insert(units).values(campaign_id=campaign_id, name=row.name, state="pending", since=at, seen=row.seen,
-                                    due=None if row.gone else at, why="its state was missing; starts anew")  # fmt: skip
-        made.append(db.execute(unit.returning(units.c.id)).scalar_one())
+    for unit_id, row in enumerate(db.execute(select(files).where(mine)).all(), start=next_unit_id(db)):
+        db.execute(insert(units).values(
+            id=unit_id, campaign_id=campaign_id, name=row.name, state="pending", since=at, seen=row.seen,
+            due=None if row.gone else at, why="its state was missing; starts anew"))  # fmt: skip
+        made.append(unit_id)
         this = and_(files.c.campaign_id == campaign_id, files.c.file_id == row.file_id)
         db.execute(update(files).where(this).values(unit_id=made[-1]))
     count(db, {(campaign_id, "pending", ""): len(made)})

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple, cast
 
-from sqlalchemy import Connection, Table, bindparam, insert, select, update
+from sqlalchemy import Connection, Table, bindparam, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from keepupd.core.chart import Chart
@@ -33,6 +33,11 @@ class Wanted(NamedTuple):
 
 def unit_of(row: AnyRow) -> Unit:
     return Unit(*row[: len(UNIT_COLUMNS)])
+
+
+def next_unit_id(db: Connection) -> int:
+    """Units are numbered here, not by the database, in the transaction that writes them: no other writes meanwhile."""
+    return int(db.execute(select(func.max(units.c.id))).scalar() or 0) + 1
 
 
 def apply(db: Connection, chart: Chart, moves: Sequence[Move], at: datetime) -> list[str]:
@@ -148,7 +153,7 @@ def move_campaign(
     cause: str = "",
 ) -> str:
     """Move a campaign along its chart, with a history row. Gives the new state. Raises EventRefused."""
-    state = db.execute(select(campaigns.c.state).where(campaigns.c.id == campaign_id).with_for_update()).scalar_one()
+    state = db.execute(select(campaigns.c.state).where(campaigns.c.id == campaign_id)).scalar_one()
     dest = chart.follow(state, event).dest
     db.execute(
         update(campaigns).where(campaigns.c.id == campaign_id).values(

@@ -29,8 +29,6 @@ EXIT_CODES = {"ok": 0, "order": 2, "no_file": 10, "establish": 11, "fetch": 12, 
 FAULTS = {"fetch": ("absent", "incomplete", "differs", "unreachable", "not_staged", "no_space", "sam_unavailable",
                     "sam_refused"),
           "copy": ("unreachable", "no_space", "differs", "refused")}    # any other trouble there is "unreachable"
-TOOL_FAULTS = (("absent", r"^exit 54:|\[3011\]|no such file"), ("no_space", "no space left|quota"),
-               ("refused", "permission denied|not authorized"), ("differs", "checksum"))     # of xrdcp, xrdfs, ifdh
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGXCPU)
 LIMITS = {"executable_wall_s": None, "fetch_patience_s": 600, "stage_patience_s": 3600, "copy_patience_s": 600}
 LOG_HEAD, LOG_TAIL = 1 << 20, 4 << 20   # bytes kept of what a command prints; the middle is dropped
@@ -39,6 +37,13 @@ KILL_GRACE_S = 3        # between TERM and KILL: batch systems give a job that m
 LEAVE_PATIENCE_S = 5    # to tell SAM of a failure: the report matters more than the process's last word
 XROOTD_TIMEOUTS = {"XRD_CONNECTIONWINDOW": "30", "XRD_CONNECTIONRETRY": "2", "XRD_REQUESTTIMEOUT": "120",
                    "XRD_STREAMTIMEOUT": "60"}       # xrdcp's own defaults wait for many minutes
+SLOWEST_COPY = 1000000  # bytes a second; a copy that is slower is given up
+TOOL_FAULTS = (         # what a copy tool's words mean, xrdcp's error numbers among them; else it is "unreachable".
+    ("absent", r"\[3011\]|no such file"),              # its exit status 54 says no more than: the server said no
+    ("no_space", r"\[3009\]|\[3021\]|no space left|quota"),
+    ("refused", r"\[3010\]|\[3025\]|\[3030\]|permission denied|not authorized|auth failed|read-only"),
+    ("differs", r"checksum error"))
+WEB_FAULTS = {404: "absent", 410: "absent", 401: "refused", 403: "refused", 413: "no_space", 507: "no_space"}
 PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,149}\Z")
 TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*\Z")    # RFC 6750, 2.1
 PLACEHOLDER = re.compile(r"\{([a-z_]+)(?::([A-Za-z0-9_.-]+))?\}")
@@ -314,19 +319,24 @@ def tls_context():
 # ---- copying -----------------------------------------------------------------------------------------------------
 
 def persistently(action, patience_s):
-    """Do it until it succeeds: again while the other side is unreachable, once more when bytes differ."""
+    """Do it until it succeeds: again while the other side is away or staging, once more when bytes differ."""
     deadline, second = time.monotonic() + patience_s, False
     for pause in back_off():
         try:
             return action()
         except Failure as failure:
-            again = failure.fault == "unreachable" or (failure.fault == "differs" and not second)
+            again = failure.fault in ("unreachable", "not_staged") or (failure.fault == "differs" and not second)
             if not again or time.monotonic() + pause > deadline:
                 raise
             second = failure.fault == "differs"
             log("%s; again in %.0f s" % (failure.message, pause))
             time.sleep(pause)
     return None                             # not reached
+
+
+def copy_time_s(patience_s, size):
+    """Seconds that one copy of so many bytes may take, however patient we are with a storage that is away."""
+    return max(patience_s, 10) + int(size or 0) // SLOWEST_COPY
 
 
 def disk_failure(error, what):
@@ -340,8 +350,9 @@ def run_tool(argv, timeout_s):
     """Run a copy tool; raise the Failure its exit status and words mean. Returns what it printed."""
     environment = dict(XROOTD_TIMEOUTS, IFDH_CP_MAXRETRIES="1")
     environment.update(os.environ)
+    words = [word.encode("utf-8", "surrogateescape") for word in argv]  # an old Python in the C locale can't
     try:
-        done = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        done = subprocess.run(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                               env=environment, timeout=timeout_s, check=False)
     except subprocess.TimeoutExpired:
         raise Failure("unreachable", "%s did not end within %d s" % (argv[0], timeout_s)) from None
@@ -350,8 +361,7 @@ def run_tool(argv, timeout_s):
     text = clean(done.stdout.decode("utf-8", "replace"))[-500:]
     if done.returncode == 0:
         return text
-    words = "exit %d: %s" % (done.returncode, text.lower())
-    fault = next((fault for fault, pattern in TOOL_FAULTS if re.search(pattern, words)), "unreachable")
+    fault = next((fault for fault, pattern in TOOL_FAULTS if re.search(pattern, text.lower())), "unreachable")
     raise Failure(fault, "%s ended with %d: %s" % (argv[0], done.returncode, text))
 
 
@@ -361,7 +371,7 @@ def fetch_file(url, path, timeout_s):
     if shutil.which("ifdh"):
         run_tool(["ifdh", "cp", url, path], timeout_s)
     elif scheme in ("root", "xroot", "xrootd"):
-        run_tool(["xrdcp", "-f", "--nopbar", unquote(url), path], timeout_s)
+        fetch_xrootd(url, path, timeout_s)
     elif scheme in ("http", "https"):
         fetch_http(url, path, timeout_s)
     elif scheme == "file":
@@ -392,23 +402,69 @@ def copy_bytes(source, path, lasting=False):
             os.fsync(copy.fileno())
 
 
-def fetch_http(url, path, timeout_s):
+def xrootd_parts(url):
+    """Server and path of a root: URL; xrdcp and xrdfs know no %XX."""
+    parts = urlsplit(url)
+    return "root://" + parts.netloc, "/" + unquote(parts.path, errors="surrogateescape").lstrip("/")
+
+
+def fetch_xrootd(url, path, timeout_s):
+    """By xrdcp. Raises Failure: not_staged where the server has the file on tape alone, which asking sets going."""
+    host, there = xrootd_parts(url)
+    try:
+        run_tool(["xrdcp", "-f", "--nopbar", "%s/%s" % (host, there), path], timeout_s)
+    except Failure as failure:
+        if failure.fault == "unreachable" and "Offline" in whatever(run_tool, ["xrdfs", host, "stat", there], 60):
+            raise Failure("not_staged", "%s is still on tape: %s" % (url, failure.message)) from failure
+        raise
+
+
+def whatever(action, *arguments):
+    """What it returns, or an empty text when it fails: for a question whose answer we can do without."""
+    try:
+        return action(*arguments)
+    except Failure:
+        return ""
+
+
+def ask_web(method, url, timeout_s, headers=None, body=None):
+    """One HTTP request, redirections followed; returns the open reply. Raises Failure.
+
+    The token goes to the first server alone: a door may send us elsewhere, and names in the URL what we may do there.
+    """
     import urllib.request
-    request = urllib.request.Request(url)
+
+    class Redirections(urllib.request.HTTPRedirectHandler):
+        def redirect_request(self, request, stream, code, message, said, new_url):
+            if body:
+                body.seek(0)
+            return urllib.request.Request(new_url, body, request.headers, method=method)
+
+    request = urllib.request.Request(url, body, headers or {}, method=method)
+    handlers = [Redirections]
+    if url.startswith("https:"):
+        handlers.append(urllib.request.HTTPSHandler(context=tls_context()))
+        for name, value in authorization().items():
+            request.add_unredirected_header(name, value)
+    try:
+        return urllib.request.build_opener(*handlers).open(request, timeout=min(60, timeout_s))
+    except urllib.request.HTTPError as error:
+        fault = WEB_FAULTS.get(error.code, "unreachable")
+        raise Failure(fault, "%s %s: HTTP %d %s" % (method, url, error.code, error.reason)) from error
+    except http.client.HTTPException as error:
+        raise Failure("unreachable", "%s %s: %s" % (method, url, type(error).__name__)) from error
+    except OSError as error:
+        raise disk_failure(error, "%s %s" % (method, url)) from error
+
+
+def fetch_http(url, path, timeout_s):
     deadline = time.monotonic() + timeout_s
     try:
-        for name, value in authorization().items() if url.startswith("https:") else ():
-            request.add_unredirected_header(name, value)    # the door may send us elsewhere; our token stays here
-        context = tls_context() if url.startswith("https:") else None
-        with urllib.request.urlopen(request, timeout=min(60, timeout_s), context=context) as reply, \
-                open(path, "wb") as copy:
+        with ask_web("GET", url, timeout_s) as reply, open(path, "wb") as copy:
             for data in iter(lambda: reply.read(CHUNK), b""):
                 copy.write(data)
                 if time.monotonic() > deadline:
                     raise Failure("unreachable", "%s: not copied within %d s" % (url, timeout_s))
-    except urllib.request.HTTPError as error:
-        fault = "absent" if error.code in (404, 410) else "unreachable"
-        raise Failure(fault, "%s: HTTP %d" % (url, error.code)) from error
     except http.client.HTTPException as error:
         raise Failure("unreachable", "%s: %s" % (url, type(error).__name__)) from error
     except OSError as error:
@@ -459,31 +515,94 @@ class LocalStore(object):
 
 
 class XrootdStore(object):
-    """Where outputs go when the URL is root:. Source: xrdcp(1), xrdfs(1); docs/worker.md, "XRootD"."""
+    """Where outputs go when the URL is root:. Source: xrdcp(1), xrdfs(1); docs/xrootd.md."""
     def __init__(self, directory_url, timeout_s):
         self.url, self.timeout_s = directory_url, timeout_s
-        parts = urlsplit(directory_url)
-        self.host, self.path = "root://" + parts.netloc, "/" + unquote(parts.path).lstrip("/")
+        self.host, self.path = xrootd_parts(directory_url)
 
     def make(self):
         pass                                # xrdcp makes it
 
     def put(self, path, name, size, sums):
+        """Copy in under a temporary name, have the server read it and say its checksum, then give the final name."""
         part, final = self.path + "/.part", self.path + "/" + name
         run_tool(["xrdcp", "-f", "--nopbar", "--posc", "--cksum", "adler32:source", path,
                   "%s/%s" % (self.host, part)], self.timeout_s)
-        said = run_tool(["xrdfs", self.host, "query", "checksum", part], self.timeout_s).split()
-        if len(said) < 2 or said[0] != "adler32" or int(said[1], 16) != int(sums["adler32"], 16):
+        said = self.ask("query", "checksum", part).split()
+        if said[:1] != ["adler32"] or int((said + ["0"])[1], 16) != int(sums["adler32"], 16):   # numbers: zeros vary
             raise Failure("differs", "%s: adler32 %s here, the server says %s" % (
                 self.url, sums["adler32"], " ".join(said)))
-        run_tool(["xrdfs", self.host, "mv", part, final], self.timeout_s)
+        self.ask("mv", part, final)
+
+    def ask(self, *words):
+        return run_tool(["xrdfs", self.host] + list(words), self.timeout_s)
 
     def remove(self, name):
-        for argv in (["rm", self.path + "/.part"], ["rm", self.path + "/" + name], ["rmdir", self.path]):
+        """Take our copy away again, and the directories when they are empty. Raises Failure when a copy may be left."""
+        for leftover in (".part", name):
             try:
-                run_tool(["xrdfs", self.host] + argv, self.timeout_s)
-            except Failure:
-                pass
+                self.ask("rm", self.path + "/" + leftover)
+            except Failure as failure:
+                if failure.fault != "absent":
+                    raise
+        for directory in (self.path, os.path.dirname(self.path)):
+            whatever(self.ask, "rmdir", directory)
+
+
+class HttpStore(object):
+    """Where outputs go when the URL is http: or https:, by WebDAV. Source: RFC 4918 (MKCOL, MOVE), 3230 (Digest)."""
+    def __init__(self, directory_url, timeout_s):
+        self.url, self.timeout_s = directory_url, timeout_s
+
+    def make(self):
+        """Make the launch's directory and ours. That one is there already is said in several ways: PUT will tell."""
+        for directory in (self.url.rpartition("/")[0], self.url):
+            try:
+                self.ask("MKCOL", directory + "/")
+            except Failure as failure:
+                if failure.fault != "unreachable":
+                    raise
+                log("making %s: %s" % (directory, failure.message))
+
+    def put(self, path, name, size, sums):
+        """Copy in under a temporary name, compare, then give the final name."""
+        part = self.url + "/.part"
+        with open(path, "rb") as stream:
+            self.ask("PUT", part, {"Content-Length": str(size), "Content-Type": "application/octet-stream"}, stream)
+        there = self.checksum(part, path + ".back")
+        if int(there, 16) != int(sums["adler32"], 16):
+            raise Failure("differs", "%s: adler32 %s here, %s there" % (self.url, sums["adler32"], there))
+        self.ask("MOVE", part, {"Destination": self.url + "/" + quote(name), "Overwrite": "T"})
+
+    def checksum(self, url, scratch):
+        """The copy's adler32 as the server says it; where it says none, from reading the copy back."""
+        said = re.search(r"adler32=([0-9a-f]+)", self.ask("HEAD", url, {"Want-Digest": "adler32"}).get("Digest", ""))
+        if said:
+            return said.group(1)
+        try:
+            fetch_http(url, scratch, self.timeout_s)
+            return digests(scratch)[1]["adler32"]
+        finally:
+            if os.path.exists(scratch):
+                os.unlink(scratch)
+
+    def ask(self, method, url, headers=None, body=None):
+        """The headers of the reply, which must have come within `timeout_s`."""
+        signal.setitimer(signal.ITIMER_REAL, self.timeout_s)
+        try:
+            with ask_web(method, url, self.timeout_s, headers, body) as reply:
+                return reply.headers
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+
+    def remove(self, name):
+        """Take our copy away again. The directory stays: to DELETE it would be to delete all that is in it."""
+        for leftover in (".part", quote(name)):
+            try:
+                self.ask("DELETE", self.url + "/" + leftover)
+            except Failure as failure:
+                if failure.fault != "absent":
+                    raise
 
 
 def store_at(directory_url, timeout_s):
@@ -492,7 +611,9 @@ def store_at(directory_url, timeout_s):
         return LocalStore(directory_url)
     if scheme in ("root", "xroot", "xrootd"):
         return XrootdStore(directory_url, timeout_s)
-    raise Failure("refused", "outputs cannot be written to %s: use a file: or root: URL" % directory_url)
+    if scheme in ("http", "https"):
+        return HttpStore(directory_url, timeout_s)
+    raise Failure("refused", "outputs cannot be written to %s: use a file:, root: or https: URL" % directory_url)
 
 
 # ---- the whole-ROOT-file check -----------------------------------------------------------------------------------
@@ -884,7 +1005,7 @@ class Job(object):
         path = os.path.join(self.work, "in", local_name(name, number))
 
         def copy_and_compare():
-            fetch_file(url, path, max(self.limits["fetch_patience_s"], 10))
+            fetch_file(url, path, copy_time_s(self.limits["fetch_patience_s"], found[0].get("file_size")))
             size, sums = digests(path, sorted(checksums_of(found[0])) or ("adler32",))
             entry.update(size=size, checksum=["%s:%s" % item for item in sorted(sums.items())])
             different = differences(found[0], size, sums)
@@ -1152,7 +1273,7 @@ class Job(object):
     def copy_one(self, index):
         output, spec = self.report["outputs"][index], self.order["outputs"][index]
         directory, patience_s = self.own_directory(), self.limits["copy_patience_s"]
-        place = store_at(spec["url"].rstrip("/") + directory, max(patience_s, 10))
+        place = store_at(spec["url"].rstrip("/") + directory, copy_time_s(patience_s, output["size"]))
         sums = dict(item.split(":", 1) for item in output["checksum"])
         output.update(location=spec["location"].rstrip("/") + directory, url=place.url + "/" + quote(output["name"]))
 

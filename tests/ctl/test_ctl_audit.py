@@ -1,5 +1,6 @@
 """`keepupctl audit` names every file that breaks the sum rule, whichever side it is missing on."""
 
+import databases
 import pytest
 from farm import SETTINGS
 from sqlalchemy import insert, update
@@ -42,10 +43,11 @@ def test_files_missing_on_either_side_are_named(ten, shift):
 
 def test_rows_changed_behind_the_daemons_back_are_named(ten, shift):
     with ten.database.write("test") as db:
+        databases.unguarded(db)
         db.execute(units.delete().where(units.c.name == "f1.raw"))
         db.execute(files.delete().where(files.c.name == "f2.raw"))
         db.execute(update(counters).where(counters.c.state == "running").values(n=12))
-        row = {"campaign_id": 1, "name": "ghost", "state": "running", "since": ten.now, "seen": ten.now}
+        row = {"id": 99, "campaign_id": 1, "name": "ghost", "state": "running", "since": ten.now, "seen": ten.now}
         db.execute(insert(units).values(row))
     found = broken(shift)
     assert found["files in no state"] == ["f1.raw"] and found["in SAM, not in the store"] == ["f2.raw"]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sqlite3
 import subprocess
 import sys
@@ -68,10 +69,13 @@ def test_the_table_fits_120_columns_whatever_is_in_it(crashed, shift):
     assert "987.7M" in shift.reads("status")
 
 
+@pytest.mark.sqlite
 def test_status_and_its_numbers_come_from_indices(crashed):
     sql = status.CAMPAIGNS.format(hour_ago=0)
     with sqlite3.connect(crashed.url.removeprefix("sqlite:///")) as db:
         plan = [row[3] for row in db.execute(f"EXPLAIN QUERY PLAN {sql}")]
+        perhaps_sick = [row[3] for row in db.execute(f"EXPLAIN QUERY PLAN {status.SICK.format(day_ago=0)}")]
+    assert not [line for line in perhaps_sick if line.startswith("SCAN")], perhaps_sick
     searches = [line for line in plan if " u " in line]
     assert len(searches) == 5 and all("USING" in line and "SEARCH" in line for line in searches), plan
     assert any("attempts_ended" in line and "SEARCH" in line for line in plan), plan
@@ -136,7 +140,9 @@ def test_stuck_lists_what_waits_for_a_person_or_too_long(crashed, shift):
                                          error="JobRejected: no such queue", parked=crashed.now))  # fmt: skip
         db.execute(insert(outbox).values(effect="declare", key=1, created=crashed.now, due=crashed.now))
     commands = [one["command"] for one in shift.json("stuck", code=1)["stuck"]]
-    assert commands == ["keepupctl again 1 --reason WHY", "keepupctl why --campaign farm_reco run51.raw"]
+    again, why = commands
+    assert re.fullmatch(r"keepupctl again \d+ --reason WHY", again)
+    assert why == "keepupctl why --campaign farm_reco run51.raw"
     said = shift.reads("stuck", code=1)
     assert "JobRejected: no such queue" in said and "give the jobs to the batch system" in said
     assert "run51.raw is late in crash" in said
@@ -197,6 +203,7 @@ def test_each_trouble_has_its_exit_code(farm, shift, tmp_path, monkeypatch):
     assert code("status", "-c", str(tmp_path / "nowhere.yaml"))[0] == 5
 
 
+@pytest.mark.sqlite
 def test_reading_leaves_the_database_as_it_is(crashed, shift):
     path = Path(crashed.url.removeprefix("sqlite:///"))
     crashed.database.close()
@@ -212,3 +219,30 @@ def test_spans_and_cuts_read_well():
     ]  # fmt: skip
     assert cut("abcdefgh", 5) == "ab~gh" and cut("abc", 5) == "abc" and len(cut("x" * 300, 40)) == 40
     assert plain("a\tb\r\n\x9b") == "a\\tb\\r\\n\\x9b"
+
+
+def test_a_sick_host_is_shown_until_when_and_why(farm, shift):
+    farm.finds("at_work.raw")
+    farm.passes(2)
+    farm.job_of("at_work.raw")
+    farm.finds(*(f"{n}.raw" for n in range(6)))
+    farm.passes(2)
+    assert shift.json("status")["sick_hosts"] == [] and "sick" not in shift.reads("status")
+    for job in farm.batch.live_jobs():
+        if job.state == "idle":
+            job.host = "hole.example.org"
+            job.starts()
+            job.leaves(13, "execute", "no_space")
+    farm.passes(2)
+    [sick] = shift.json("status")["sick_hosts"]
+    assert sick["host"] == "hole.example.org" and sick["until"].startswith("2026-01-05T06:00")
+    assert "6 of 6 jobs failed there at once, the last: no disk space" in sick["why"]
+    said = shift.reads("status")
+    assert "! host hole.example.org is sick, no jobs go there until 2026-01-05 06:00" in said
+    assert "    6 of 6 jobs failed there at once, the last: no disk space" in said
+    said = shift.reads("why", "at_work.raw")
+    assert "no job goes to hole.example.org until " in said and "no disk space" in said
+    said = shift.reads("why", "0.raw")
+    assert "sick_host" in said and "tell the site" in said and "0 of 10 lost jobs" in said
+    farm.later(hours=4, minutes=1)
+    assert shift.json("status")["sick_hosts"] == []

@@ -7,14 +7,17 @@ import time
 from contextlib import contextmanager
 from datetime import timedelta
 
+import databases
 import httpx
 import pytest
 from farm import Farm
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from keepupd.daemon.app import Daemon
 from keepupd.daemon.metrics import Metrics
 from keepupd.daemon.web import Pulse, WebServer, make_app
+from keepupd.store.hosts import SickHost
 
 
 @pytest.fixture
@@ -120,10 +123,15 @@ def test_health_is_the_age_of_the_last_pass(farm):
 
 def test_a_lost_database_is_an_answer_in_words(farm):
     farm.database.close()
-    (farm.folder / "keepupd1.db").write_bytes(b"this is no database" * 100)
-    for leftover in farm.folder.glob("keepupd1.db-*"):
-        leftover.unlink()
+    databases.spoil(farm.url)
     with served(farm, Pulse(lambda: farm.now, timedelta(minutes=5))) as web:
         answer = web.get("/metrics")
     assert answer.status_code == 503
     assert "remedy" in answer.text
+
+
+def test_sick_hosts_are_counted_and_not_named(farm):
+    daemon = Daemon(farm.folder / "keepupd.yaml", farm.settings, farm.database)
+    daemon.keeper.sick_hosts["hole.example.org"] = SickHost(farm.now, 6, 6, "no disk space left")
+    said = generate_latest(daemon.metrics.registry).decode()
+    assert "keepupd_sick_hosts 1.0" in said and "hole" not in said

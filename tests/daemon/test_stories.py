@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 
+import databases
 import pytest
 from farm import Farm
 from sqlalchemy import insert
@@ -362,6 +363,7 @@ def after_one_sweep(farm):
 
 def behind_the_back(farm, sql):
     with farm.database.write("test") as db:
+        databases.unguarded(db)
         db.exec_driver_sql(sql)
 
 
@@ -378,7 +380,7 @@ def test_a_state_deleted_behind_the_daemons_back_shows_within_one_sweep_and_is_m
 def test_a_state_added_behind_the_daemons_back_shows_in_every_sweep_and_is_never_launched(farm):
     farm.finds("a.raw")
     farm.passes(3)
-    ghost = {"campaign_id": 1, "name": "ghost.raw", "state": "pending", "seen": farm.now, "since": farm.now}
+    ghost = {"id": 99, "campaign_id": 1, "name": "ghost.raw", "state": "pending", "seen": farm.now, "since": farm.now}
     with farm.database.write("test") as db:
         db.execute(insert(units).values(ghost | {"due": farm.now}))
     assert after_one_sweep(farm).difference > 0

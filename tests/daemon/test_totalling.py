@@ -276,10 +276,10 @@ def test_a_version_declared_without_a_copy_is_passed_over(farm):
 
 
 def test_check_says_how_the_total_would_be_declared_and_what_stands_in_the_way(tmp_path):
-    farm = make(tmp_path, outputs=[{"tier": "h", "file_type": "mc", "location": "demo:/out", "url": "root://host//out"}])
+    farm = make(tmp_path, outputs=[{"tier": "h", "file_type": "mc", "location": "demo:/out", "url": "https://host/out"}])
     found = Findings()
     check_outputs(found, farm.keeper, Registered(farm.sam), farm.flow[0], farm.now)
-    assert any("cannot reach root://host//out" in check["words"] for check in found.checks if not check["ok"])
+    assert any("cannot reach https://host/out" in check["words"] for check in found.checks if not check["ok"])
     (tmp_path / "two").mkdir()
     farm, found = make(tmp_path / "two"), Findings()
     farm.sam.register_value("data_tiers", "histogram")

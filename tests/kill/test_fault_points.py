@@ -51,10 +51,11 @@ LOST_GROUPS = commits("members recalled", "members that left")  # test_flow_poin
 LOOK, DIFFERS = commits("look"), commits("definition differs")
 NO_LOCATION, REFUSED, TOPPED_UP = commits("no location"), commits("launch refused"), commits("launch topped up")
 DECLARATION_REFUSED, PARKED, CLOCK = commits("declaration refused"), commits("effect parked"), commits("clock jumped")
+SICK_HOST = commits("losses given back")
 FLOW = commits("campaign looked after", "completion") | effects("define")  # these three: test_flow_points.py
 BREAKER, DISSOLVED = commits("breaker"), effects("retire_group")
 SCENARIOS = [*ORDINARY.values(), FLOW, BREAKER, DISSOLVED, SAM_SILENT, OPERATOR, LOST_DATABASE, NO_LOCATION, REFUSED,
-             TOPPED_UP, DECLARATION_REFUSED, PARKED, CLOCK, LOOK, DIFFERS, MENDED, LOST_GROUPS]  # fmt: skip
+             TOPPED_UP, DECLARATION_REFUSED, PARKED, CLOCK, LOOK, DIFFERS, MENDED, LOST_GROUPS, SICK_HOST]  # fmt: skip
 
 
 # --- where the points are -----------------------------------------------------------------------------------------
@@ -312,6 +313,28 @@ def test_an_effect_that_can_never_be_done(world: World) -> None:
 def asks(world: World, statement: str) -> None:
     with closing(sqlite3.connect(world.home / "state" / "keepupd.db", timeout=10)) as db, db:
         db.execute(statement)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(300)
+def test_a_host_without_software(world: World) -> None:
+    """It fails six files at once while another is known to do well: what that cost is given back, once."""
+    first = world.declare(FINE)
+    world.keepupd.starts()
+    world.waits(lambda: world.state(first.name) == "declared", "the first is declared", 60)
+    asks(world, "UPDATE attempts SET host = 'another.example.org'")
+    script = world.home / "reco.sh"
+    works = script.read_text()
+    script.write_text("exit 127\n")
+    world.keepupd.stops()
+    world.dies_at(SICK_HOST)
+    world.keepupd.starts(wait=False)
+    world.declares(6, (FINE,))
+    world.waits(lambda: world.reached() == SICK_HOST, "both points", 60, deadly=True)
+    assert "sick" in world.keepupctl("status").stdout
+    script.write_text(works)
+    dies_at_all(world, SICK_HOST)
+    world.keeps_its_promises(losses=0)
 
 
 @pytest.mark.long

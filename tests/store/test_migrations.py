@@ -1,5 +1,6 @@
 """The schema: what the migrations make is what the tables say, and another schema is refused with its remedy."""
 
+import databases
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
@@ -14,7 +15,7 @@ from keepupd.store.upgrade import upgrade
 
 @pytest.fixture
 def database(tmp_path):
-    database = Database(f"sqlite:///{tmp_path}/keepupd.db")
+    database = Database(databases.bare(tmp_path))
     yield database
     database.close()
 
