@@ -10,6 +10,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest --no-skips
 WORKERS ?= 3
+LONG_WORKERS ?= 2
 
 .PHONY: setup demo demo-first-light test test-all lint bench lock clean
 .DELETE_ON_ERROR:
@@ -24,7 +25,7 @@ test: setup
 	$(PYTEST) -n $(WORKERS) -m "not long"
 
 test-all: setup
-	$(PYTEST) -n $(WORKERS)
+	$(PYTEST) -n $(LONG_WORKERS)
 
 lint: setup
 	$(BIN)/ruff check .
