@@ -17,7 +17,7 @@ from keepupd.core.chunks import grouped
 from keepupd.core.errors import DefinitionDiffers, SamAbsent
 from keepupd.core.model import Output, Unit
 from keepupd.core.serials import unit_name
-from keepupd.daemon import inputs, launching, life, planning, problems
+from keepupd.daemon import inputs, launching, life, planning, problems, protect
 from keepupd.daemon.effects import cluster_of
 from keepupd.daemon.keeper import Keeper
 from keepupd.daemon.outputs import look_for_outputs
@@ -161,7 +161,7 @@ def _launch(
             life.check_runs(known, campaign, k.flow.campaigns)
             row = known.get(campaign.name)
             if row is not None:
-                room = launching.room_for(db, row, campaign)
+                room = launching.room_for(db, row, campaign, protect.canary_of(db, row, campaign))
                 due = launching.launchable(db, row, campaign, now)
                 mine = select(units.c.name).where(units.c.campaign_id == row.id)
                 seen = set(db.execute(mine.where(units.c.name.in_([unit.name for unit in new]))).scalars())

@@ -20,6 +20,7 @@ from keepupd.core.serials import run_subrun, seed_of, serial_of
 from keepupd.daemon import protect
 from keepupd.daemon.keeper import Keeper, project_name, say
 from keepupd.store import reads, store
+from keepupd.store.guards import Canary
 from keepupd.store.store import Wanted
 from keepupd.store.tables import AnyRow, attempts, campaigns, jobs, launches, units
 
@@ -42,7 +43,7 @@ def plan_launch(k: Keeper, campaign_id: int, now: datetime) -> None:
         row = db.execute(select(campaigns).where(campaigns.c.id == campaign_id)).one()
         due = launchable(db, row, campaign, now)
     alone = campaign.type == "merge"  # a project for each group, one job that takes all its files
-    for needs, together in [((u.needs), [u]) for u in due] if alone else grouped(due, lambda u: u.needs).items():
+    for needs, together in [(u.needs, [u]) for u in due] if alone else grouped(due, lambda u: u.needs).items():
         with k.database.write("launch planned") as db:
             asked = with_usual_memory(needs, row.usual_mib)
             key, moves, dests = write_launch(k, db, campaign, campaign_id, asked, together, now)
@@ -61,7 +62,8 @@ def with_usual_memory(needs: str, usual_mib: int | None) -> str:
 def launchable(db: Connection, row: AnyRow, campaign: Campaign, now: datetime) -> list[Unit]:
     """Due units that may go now: as many as there is room for; while the canary is out, canaries alone, and those
     that are tried again before new ones, so that a broken executable meets no more files than these."""
-    room, canary = room_for(db, row, campaign), protect.canary_of(db, row, campaign)
+    canary = protect.canary_of(db, row, campaign)
+    room = room_for(db, row, campaign, canary)
     if canary is None or not canary.again:
         return reads.launchable(db, row.id, now, room)
     again = reads.launchable(db, row.id, now, room, units.c.id.in_(canary.again))
@@ -69,13 +71,12 @@ def launchable(db: Connection, row: AnyRow, campaign: Campaign, now: datetime) -
     return [*again, *reads.launchable(db, row.id, now, max(0, more), units.c.id.not_in(canary.again))]
 
 
-def room_for(db: Connection, row: AnyRow, campaign: Campaign) -> int:
+def room_for(db: Connection, row: AnyRow, campaign: Campaign, canary: Canary | None) -> int:
     """How many jobs may be added now, in one launch."""
     if row.state not in LAUNCHING_STATES or not row.active or row.recalled is None:
         return 0
     live = reads.live_jobs(db, row.id)
     waiting = live.get(JobState.IDLE, 0) + live.get(JobState.WANTED, 0)
-    canary = protect.canary_of(db, row, campaign)
     rooms = [
         campaign.limits.jobs - sum(live.values()), campaign.limits.idle_jobs - waiting, campaign.limits.launch_size,
         canary.room if canary else None, protect.outage_room(db, row.id, sum(live.values())),
